@@ -1,0 +1,100 @@
+//! One actor: takes a task, runs it, settles it; again.
+
+use super::Jobs;
+use super::pool::{Gone, PoolSupervisor};
+use crate::broker::{Broker, Delivery, Pool};
+use crate::model::Report;
+use crate::pass::Run;
+use actix::prelude::*;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+/// How long an actor waits for a task before it looks whether it is to retire.
+const PATIENCE: Duration = Duration::from_millis(100);
+
+/// An actor on a thread of its own.
+pub(super) struct TaskActor {
+    pub(super) id: u64,
+    pub(super) pool: Pool,
+    pub(super) broker: Arc<dyn Broker>,
+    pub(super) jobs: Arc<dyn Jobs>,
+    pub(super) retire: Arc<AtomicBool>,
+    pub(super) supervisor: Addr<PoolSupervisor>,
+}
+
+impl Actor for TaskActor {
+    type Context = SyncContext<Self>;
+}
+
+/// Works until retired.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(super) struct Work;
+
+/// Tells the pool that the actor is gone, however it went.
+struct Farewell<'a> {
+    actor: &'a TaskActor,
+    panicked: bool,
+}
+
+impl Drop for Farewell<'_> {
+    fn drop(&mut self) {
+        let gone = Gone { id: self.actor.id, panicked: self.panicked };
+        // The mailbox has room for every actor; it is closed only when the pool itself is gone.
+        if let Err(e) = self.actor.supervisor.try_send(gone) {
+            tracing::debug!(error = %e, "pool did not hear of an actor's end");
+        }
+    }
+}
+
+impl Handler<Work> for TaskActor {
+    type Result = ();
+
+    fn handle(&mut self, _: Work, _: &mut Self::Context) {
+        let mut farewell = Farewell { actor: self, panicked: true };
+        while !self.retire.load(Ordering::Relaxed) {
+            let Some(delivery) = self.broker.take(self.pool, PATIENCE) else { continue };
+            if !self.run(delivery) {
+                return; // a fresh thread takes over
+            }
+        }
+        farewell.panicked = false;
+    }
+}
+
+impl TaskActor {
+    /// False if the task panicked.
+    fn run(&self, delivery: Delivery) -> bool {
+        let Delivery { job, task, redelivered, mut ticket } = delivery;
+        let Some(pass) = self.jobs.pass(job) else {
+            return true; // dropping the ticket gives the task back
+        };
+        let mut run = Run { ticket: ticket.as_mut(), report: Report::default(), redelivered };
+        let outcome = catch_unwind(AssertUnwindSafe(|| pass.run(&task, &mut run)));
+        let report = run.report;
+        match outcome {
+            Ok(done) => {
+                if !report.is_empty() {
+                    ticket.report(report);
+                }
+                if done.is_ok() {
+                    ticket.finish();
+                }
+                true
+            }
+            Err(panic) => {
+                let why = panic_text(panic.as_ref());
+                tracing::error!(job = %job, pool = self.pool.noun(), why, "a task panicked its actor");
+                ticket.give_back(&format!("the actor panicked: {why}"));
+                false
+            }
+        }
+    }
+}
+
+fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
+    crate::model::escaped(text.unwrap_or("no message").as_bytes())
+}

@@ -1,0 +1,147 @@
+//! Deliveries: how they come in, and what is in them.
+
+use super::envelope::{self, Tasks};
+use super::lanes::{Arrived, Lanes};
+use super::publish;
+use super::run::Run;
+use super::token::{Held, Token};
+use super::topology;
+use crate::broker::MAX_ATTEMPTS;
+use crate::model::Queue;
+use lapin::message::{Delivery, DeliveryResult};
+use lapin::options::{BasicCancelOptions, BasicConsumeOptions, BasicQosOptions};
+use lapin::types::{AMQPValue, FieldTable};
+use lapin::{Channel, Consumer, ConsumerDelegate};
+use std::future::{Future, ready};
+use std::pin::Pin;
+use std::sync::Arc;
+use tokio::sync::mpsc::UnboundedSender;
+
+/// Deliveries of one message without an end before it is set aside: each may have killed a whole worker, but
+/// most were lost connections and workers that were stopped, so there are many more than [`MAX_ATTEMPTS`].
+const MAX_DELIVERIES: u32 = 20;
+
+/// Consumers of one job on one channel.
+pub(super) struct Consumption {
+    run: Arc<Run>,
+    lanes: Arc<Lanes>,
+    channel: Channel,
+    /// Told when the broker ends a consumer.
+    ended: UnboundedSender<Option<lapin::Error>>,
+    consumers: Vec<(Queue, Consumer)>,
+}
+
+impl Consumption {
+    pub fn new(
+        run: &Arc<Run>,
+        lanes: &Arc<Lanes>,
+        channel: Channel,
+        ended: UnboundedSender<Option<lapin::Error>>,
+    ) -> Self {
+        Consumption { run: Arc::clone(run), lanes: Arc::clone(lanes), channel, ended, consumers: Vec::new() }
+    }
+
+    /// Starts to consume a queue.
+    pub async fn start(&mut self, queue: Queue, prefetch: u16) -> lapin::Result<()> {
+        if self.consumers.iter().any(|(q, _)| *q == queue) {
+            return Ok(());
+        }
+        // The prefetch of a channel is that of consumers started after it was set.
+        self.channel.basic_qos(prefetch, BasicQosOptions::default()).await?;
+        let name = topology::tasks(self.run.job, queue);
+        let options = BasicConsumeOptions::default();
+        let consumer = self.channel.basic_consume(name.into(), "".into(), options, FieldTable::default()).await?;
+        // Deliveries are counted on the connection's own thread, in the order of what came on the channel:
+        // whoever sees the answer to a later question has counted all earlier deliveries.
+        consumer.set_delegate(Inlet {
+            run: Arc::clone(&self.run),
+            lanes: Arc::clone(&self.lanes),
+            queue,
+            ended: self.ended.clone(),
+        });
+        self.run.set_consumer(queue, true);
+        self.consumers.push((queue, consumer));
+        Ok(())
+    }
+
+    /// Ends all consumers; deliveries that are here stay.
+    pub async fn cancel(&mut self) -> lapin::Result<()> {
+        for (queue, consumer) in self.consumers.drain(..) {
+            self.channel.basic_cancel(consumer.tag(), BasicCancelOptions::default()).await?;
+            self.run.set_consumer(queue, false);
+        }
+        Ok(())
+    }
+}
+
+struct Inlet {
+    run: Arc<Run>,
+    lanes: Arc<Lanes>,
+    queue: Queue,
+    ended: UnboundedSender<Option<lapin::Error>>,
+}
+
+impl ConsumerDelegate for Inlet {
+    fn on_new_delivery(&self, delivery: DeliveryResult) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+        match delivery {
+            Ok(Some(delivery)) => self.lanes.arrive(arrived(&self.run, self.queue, delivery)),
+            // The receiver is gone only if the run is over, and then nobody minds.
+            Ok(None) => drop(self.ended.send(None)),
+            Err(e) => drop(self.ended.send(Some(e))),
+        }
+        Box::pin(ready(()))
+    }
+}
+
+fn arrived(run: &Arc<Run>, queue: Queue, delivery: Delivery) -> Arrived {
+    let headers = delivery.properties.headers().as_ref();
+    let count = headers.and_then(|h| h.inner().get("x-delivery-count")).and_then(number);
+    let token = Token::new(run, queue, delivery.delivery_tag);
+    Arrived { body: delivery.data, queue, redelivered: delivery.redelivered, count, token }
+}
+
+fn number(value: &AMQPValue) -> Option<u32> {
+    let wide = match value {
+        AMQPValue::LongLongInt(n) => *n,
+        AMQPValue::LongInt(n) => i64::from(*n),
+        AMQPValue::LongUInt(n) => i64::from(*n),
+        AMQPValue::ShortInt(n) => i64::from(*n),
+        AMQPValue::ShortShortInt(n) => i64::from(*n),
+        _ => return None,
+    };
+    u32::try_from(wide).ok()
+}
+
+/// Looks into a delivery. None: it was set aside, or sent on to be counted.
+pub(super) fn look_into(arrived: Arrived, may_wait: bool) -> Option<Vec<Held>> {
+    let Arrived { body, queue, redelivered, count, token } = arrived;
+    let run = Arc::clone(&token.run);
+    token.begin();
+    let tasks = match envelope::open_tasks(&body, run.job, queue) {
+        Ok(tasks) => tasks,
+        Err(e) => {
+            let reason = format!("a message of queue {} cannot be understood: {e}", topology::tasks(run.job, queue));
+            publish::bury(body, b"", &reason, token, may_wait);
+            return None;
+        }
+    };
+    let Tasks { attempts, redeliveries, again, tasks, .. } = tasks;
+    let deliveries = count.unwrap_or(0).max(redeliveries);
+    if deliveries >= MAX_DELIVERIES || attempts >= MAX_ATTEMPTS {
+        let reason = format!("gave up after {deliveries} deliveries without an end and {attempts} attempts");
+        let directory = tasks.first().map(|t| t.directory().as_bytes().to_vec()).unwrap_or_default();
+        publish::bury(body, &directory, &reason, token, may_wait);
+        return None;
+    }
+    let again = again || redelivered || attempts > 0;
+    let hold = |task| Held { task: Arc::new(task), attempts, again, token: Arc::clone(&token) };
+    let held: Vec<Held> = tasks.into_iter().map(hold).collect();
+    if redelivered && count.is_none() && redeliveries < u32::MAX {
+        // A classic queue says "again" but not how often: the message is replaced by one that does.
+        if publish::post_counted(held, redeliveries + 1, may_wait).is_err() {
+            tracing::debug!("the connection is gone; the broker delivers the message again by itself");
+        }
+        return None;
+    }
+    Some(held)
+}

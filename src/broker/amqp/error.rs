@@ -1,0 +1,100 @@
+//! What can go wrong with the broker, in words that name the way out.
+
+use super::AmqpConfig;
+use super::envelope::EnvelopeError;
+use lapin::ErrorKind;
+
+/// Why the broker could not be used. No message shows a password.
+#[derive(Debug, thiserror::Error)]
+pub enum AmqpError {
+    /// Not a broker URL.
+    #[error("not a broker URL: {0}; use amqp://user@host/vhost or amqps://...")]
+    Url(String),
+    /// The CA file cannot be used.
+    #[error("cannot read the CA file {path} named by TREEHAUL_AMQP_CA: {why}")]
+    Ca {
+        /// The file.
+        path: String,
+        /// What was met.
+        why: String,
+    },
+    /// Nobody answers; may go away.
+    #[error("cannot reach the broker {broker}: {why}; is RabbitMQ running there?")]
+    Unreachable {
+        /// Its URL, masked.
+        broker: String,
+        /// What was met.
+        why: String,
+    },
+    /// User or password are wrong.
+    #[error("the broker {broker} refuses these credentials: {why}; check user and password (TREEHAUL_AMQP_USER, TREEHAUL_AMQP_PASSWORD)")]
+    Credentials {
+        /// Its URL, masked.
+        broker: String,
+        /// The broker's words.
+        why: String,
+    },
+    /// The vhost does not exist or is not this user's.
+    #[error("the broker {broker} does not open this vhost: {why}; make it with rabbitmqctl add_vhost and set_permissions")]
+    Vhost {
+        /// Its URL, masked.
+        broker: String,
+        /// The broker's words.
+        why: String,
+    },
+    /// The broker refused an operation for good.
+    #[error("the broker {broker} refused: {why}")]
+    Refused {
+        /// Its URL, masked.
+        broker: String,
+        /// The broker's words.
+        why: String,
+    },
+    /// The connection was lost; may go away.
+    #[error("lost the broker {broker}: {why}")]
+    Lost {
+        /// Its URL, masked.
+        broker: String,
+        /// What was met.
+        why: String,
+    },
+    /// A value does not fit into a message.
+    #[error("cannot make a message: {0}")]
+    Message(#[from] EnvelopeError),
+    /// This process cannot make the threads it needs.
+    #[error("cannot start the broker's threads: {0}")]
+    Threads(#[from] std::io::Error),
+}
+
+impl AmqpError {
+    /// May it go away when it is tried again?
+    pub fn is_transient(&self) -> bool {
+        matches!(self, AmqpError::Unreachable { .. } | AmqpError::Lost { .. })
+    }
+
+    /// Names an error that met the opening of a connection.
+    pub(super) fn opening(config: &AmqpConfig, error: &lapin::Error) -> Self {
+        let broker = config.to_string();
+        let ErrorKind::ProtocolError(amqp) = error.kind() else {
+            return AmqpError::Unreachable { broker, why: error.to_string() };
+        };
+        let why = amqp.get_message().to_string();
+        match amqp.get_id() {
+            403 => AmqpError::Credentials { broker, why },
+            530 | 402 => AmqpError::Vhost { broker, why },
+            _ => AmqpError::Unreachable { broker, why },
+        }
+    }
+
+    /// Names an error that met a connection in use.
+    pub(super) fn using(config: &AmqpConfig, error: &lapin::Error) -> Self {
+        let broker = config.to_string();
+        match error.kind() {
+            // 403 access refused, 406 precondition failed: a queue of that name exists in another shape.
+            ErrorKind::ProtocolError(amqp) if matches!(amqp.get_id(), 403 | 406) => {
+                AmqpError::Refused { broker, why: amqp.get_message().to_string() }
+            }
+            _ => AmqpError::Lost { broker, why: error.to_string() },
+        }
+    }
+}

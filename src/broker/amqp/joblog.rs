@@ -1,0 +1,54 @@
+//! The log of jobs: a stream that every worker replays from its beginning.
+
+use super::connection::{self, Published};
+use super::envelope::{self, JobEvent};
+use super::topology::JOB_LOG;
+use futures_util::StreamExt;
+use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions};
+use lapin::types::{AMQPValue, FieldTable, LongString};
+use lapin::{Channel, Connection, Consumer};
+
+/// Events that may be on their way at a time.
+const PREFETCH: u16 = 200;
+
+/// Appends an event; it is safe when this returns.
+pub(super) async fn append(channel: &Channel, event: &JobEvent) -> lapin::Result<()> {
+    let body = envelope::seal(event).map_err(std::io::Error::other)?;
+    match connection::publish_safely(channel, JOB_LOG, &body).await? {
+        Published::Safe => Ok(()),
+        Published::NoQueue => Err(std::io::Error::other("the job log is gone").into()),
+    }
+}
+
+/// A reader of the log.
+pub(super) struct Reader {
+    channel: Channel,
+    consumer: Consumer,
+}
+
+impl Reader {
+    /// Begins at the first event that the broker still has.
+    pub async fn open(connection: &Connection) -> lapin::Result<Self> {
+        let channel = connection.create_channel().await?;
+        channel.basic_qos(PREFETCH, BasicQosOptions::default()).await?;
+        let mut arguments = FieldTable::default();
+        arguments.insert("x-stream-offset".into(), AMQPValue::LongString(LongString::from("first")));
+        let options = BasicConsumeOptions::default();
+        let consumer = channel.basic_consume(JOB_LOG.into(), "".into(), options, arguments).await?;
+        Ok(Reader { channel, consumer })
+    }
+
+    /// The next event; none when the broker ends the reading. Entries that this version does not know are
+    /// passed over: a newer version may write them.
+    pub async fn next(&mut self) -> lapin::Result<Option<JobEvent>> {
+        loop {
+            let Some(delivery) = self.consumer.next().await else { return Ok(None) };
+            let delivery = delivery?;
+            self.channel.basic_ack(delivery.delivery_tag, BasicAckOptions::default()).await?;
+            match envelope::open(&delivery.data) {
+                Ok(event) => return Ok(Some(event)),
+                Err(e) => tracing::warn!(error = %e, "passed over an entry of the job log"),
+            }
+        }
+    }
+}

@@ -1,0 +1,379 @@
+//! The leader at work: looks, absorbs results, moves the job on.
+//!
+//! Invariant: a report counts once, however often it comes; it is acknowledged after it is on the board.
+
+use super::connection::{self, Depth, Published};
+use super::envelope::{self, Control, JobEvent, Probe, Reply, Results, Standing};
+use super::quiescence::{Look, Verdict, Watch};
+use super::{AmqpConfig, Fleet, Member, Outcome, joblog, topology};
+use crate::model::{JobId, JobSpec, Queue, escaped};
+use crate::telemetry::Board;
+use futures_util::StreamExt;
+use lapin::message::Delivery;
+use lapin::options::{
+    BasicAckOptions, BasicConsumeOptions, BasicGetOptions, BasicNackOptions, BasicPublishOptions, BasicQosOptions,
+    QueuePurgeOptions,
+};
+use lapin::types::{AMQPValue, FieldTable, LongString};
+use lapin::{BasicProperties, Channel, Connection, Consumer};
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Reports on their way to the leader at a time.
+const PREFETCH: u16 = 200;
+/// How long a look waits for workers that the broker counts.
+const ANSWER: Duration = Duration::from_secs(1);
+/// How long a look listens when the broker counts none: to those who refuse the job.
+const LISTEN: Duration = Duration::from_millis(50);
+/// Pause between looks when nothing seems to be left.
+const SHORT_PAUSE: Duration = Duration::from_millis(5);
+/// Pause between looks while there is work.
+const LONG_PAUSE: Duration = Duration::from_millis(250);
+/// So long without any worker is said.
+const LONELY: Duration = Duration::from_secs(3);
+/// How long workers may take to let go of a job that is stopped: the files in their hands.
+const STOP_PATIENCE: Duration = Duration::from_secs(30);
+/// How long the last reports may take.
+const REPORT_PATIENCE: Duration = Duration::from_secs(30);
+
+/// A leader's connection.
+pub(super) struct Link {
+    pub connection: Connection,
+    /// Confirmed.
+    pub out: Channel,
+    ask: Channel,
+    results_channel: Channel,
+    results: Consumer,
+    replies: Consumer,
+    mailbox: String,
+}
+
+impl Link {
+    pub async fn open(connection: Connection, job: JobId) -> lapin::Result<Self> {
+        let out = connection::confirmed_channel(&connection).await?;
+        let ask = connection.create_channel().await?;
+        let results_channel = connection.create_channel().await?;
+        results_channel.basic_qos(PREFETCH, BasicQosOptions::default()).await?;
+        let (none, options) = (FieldTable::default(), BasicConsumeOptions::default());
+        let results =
+            results_channel.basic_consume(topology::results(job).into(), "".into(), options, none.clone()).await?;
+        let mailbox = format!("treehaul.replies.{job}.{}", JobId::random());
+        topology::declare_mailbox(&ask, &mailbox, false).await?;
+        let options = BasicConsumeOptions { no_ack: true, ..options };
+        let replies = ask.basic_consume(mailbox.as_str().into(), "".into(), options, none).await?;
+        Ok(Link { connection, out, ask, results_channel, results, replies, mailbox })
+    }
+
+    /// How many messages of the job were set aside; none if the broker cannot say.
+    pub async fn dead_letters(&self, memory: &Memory) -> u32 {
+        let Ok(channel) = self.connection.create_channel().await else { return 0 };
+        connection::depth(&channel, &topology::dead(memory.job())).await.map_or(0, |d| d.ready)
+    }
+
+    async fn probe(&self, probe: Probe) -> lapin::Result<()> {
+        let body = envelope::seal(&Control::Probe(probe)).map_err(std::io::Error::other)?;
+        let (options, properties) = (BasicPublishOptions::default(), BasicProperties::default());
+        self.ask.basic_publish(topology::CONTROL.into(), "".into(), options, &body, properties).await.map(drop)
+    }
+}
+
+/// What the leader knows of its job, whatever becomes of its connection.
+pub(super) struct Memory {
+    spec: JobSpec,
+    board: Arc<Board>,
+    watch: Watch,
+    /// The last report of each session.
+    absorbed: HashMap<u64, u64>,
+    replies: Vec<Reply>,
+    round: u64,
+    abort: Option<String>,
+    /// A worker said that it has nothing left.
+    hinted: bool,
+    pause: Duration,
+    served: Instant,
+}
+
+/// What a leader hears.
+enum Heard {
+    Result(Delivery),
+    Reply(Delivery),
+    Nothing,
+}
+
+fn closed() -> lapin::Error {
+    std::io::Error::from(std::io::ErrorKind::ConnectionAborted).into()
+}
+
+async fn hear(link: &mut Link, until: Instant) -> lapin::Result<Heard> {
+    tokio::select! {
+        biased;
+        result = link.results.next() => Ok(Heard::Result(result.ok_or_else(closed)??)),
+        reply = link.replies.next() => Ok(Heard::Reply(reply.ok_or_else(closed)??)),
+        () = tokio::time::sleep_until(until.into()) => Ok(Heard::Nothing),
+    }
+}
+
+impl Memory {
+    pub fn new(spec: JobSpec, board: Arc<Board>) -> Self {
+        Memory {
+            spec,
+            board,
+            watch: Watch::new(),
+            absorbed: HashMap::new(),
+            replies: Vec::new(),
+            round: 0,
+            abort: None,
+            hinted: false,
+            pause: SHORT_PAUSE,
+            served: Instant::now(),
+        }
+    }
+
+    pub fn job(&self) -> JobId {
+        self.spec.id
+    }
+
+    /// Follows the job until it is over, or the connection fails.
+    pub async fn follow(
+        &mut self,
+        link: &mut Link,
+        config: &AmqpConfig,
+        stop: &dyn Fn() -> bool,
+        on_look: &mut dyn FnMut(&Fleet),
+    ) -> lapin::Result<Outcome> {
+        loop {
+            if self.abort.is_some() || stop() {
+                return self.end_early(link).await;
+            }
+            let look = self.look(link).await?;
+            on_look(&self.fleet(&look));
+            self.mind_loneliness(&look, config);
+            match self.watch.observe(&look, Instant::now()) {
+                Verdict::Busy => self.rest(link, &look, stop).await?,
+                Verdict::Quiet => self.listen(link, SHORT_PAUSE, stop).await?,
+                Verdict::Over if !self.is_empty(link).await? => {}
+                Verdict::Over => {
+                    self.hear_last_reports(link, &look).await?;
+                    if self.watch.is_finishing() {
+                        return Ok(Outcome::Complete);
+                    }
+                    self.board.set_walk_over();
+                    joblog::append(&link.out, &JobEvent::Finishing(self.spec.id)).await?;
+                    self.watch.enter_finishing();
+                    self.pause = SHORT_PAUSE;
+                }
+            }
+        }
+    }
+
+    /// Looks at queues and workers once.
+    async fn look(&mut self, link: &mut Link) -> lapin::Result<Look> {
+        let depths = self.depths(link).await?;
+        let hungry = [0, 1].map(|pool| self.idle_workers(pool));
+        self.round += 1;
+        let known: Vec<u64> = self.replies.drain(..).map(|r| r.session).collect();
+        let deep = depths.iter().take(self.watch.queues()).all(|d| d.ready == 0);
+        let (job, round, reply_to) = (self.spec.id, self.round, link.mailbox.clone());
+        link.probe(Probe { job, round, reply_to, deep, hungry }).await?;
+        let until = Instant::now() + if known.is_empty() { LISTEN } else { ANSWER };
+        loop {
+            let look = Look { depths, tallies: self.tallies() };
+            // Who answered last time answers again, unless it is gone; who is new is seen by its consumers.
+            let all = known.iter().all(|k| self.replies.iter().any(|r| r.session == *k));
+            if all && !self.replies.is_empty() && self.watch.is_complete(&look) {
+                return Ok(look);
+            }
+            if matches!(self.attend(link, until).await?, Heard::Nothing) {
+                return Ok(look);
+            }
+        }
+    }
+
+    async fn depths(&self, link: &Link) -> lapin::Result<[Depth; 3]> {
+        let ask = |queue| {
+            let name = topology::tasks(self.spec.id, queue);
+            async move { connection::depth(&link.ask, &name).await }
+        };
+        let [dirs, files, finish] = Queue::ALL;
+        let (dirs, files, finish) = tokio::try_join!(ask(dirs), ask(files), ask(finish))?;
+        Ok([dirs, files, finish])
+    }
+
+    fn tallies(&self) -> std::collections::BTreeMap<u64, envelope::Tally> {
+        let works = |r: &Reply| match &r.standing {
+            Standing::Works(tally) => Some((r.session, *tally)),
+            _ => None,
+        };
+        self.replies.iter().filter_map(works).collect()
+    }
+
+    fn idle_workers(&self, pool: usize) -> u32 {
+        let idle = |r: &&Reply| matches!(&r.standing, Standing::Works(tally) if tally.idle[pool] > 0);
+        u32::try_from(self.replies.iter().filter(idle).count()).unwrap_or(u32::MAX)
+    }
+
+    fn fleet(&self, look: &Look) -> Fleet {
+        let member = |r: &Reply| {
+            let (unsettled, idle, refused) = match &r.standing {
+                Standing::Works(tally) => (tally.unsettled, tally.idle, None),
+                Standing::Refused(reason) => (0, [0; 2], Some(reason.clone())),
+                Standing::Unknown => return None,
+            };
+            Some(Member { name: r.worker.clone(), unsettled, idle, refused })
+        };
+        Fleet { ready: look.depths.map(|d| d.ready), members: self.replies.iter().filter_map(member).collect() }
+    }
+
+    fn mind_loneliness(&mut self, look: &Look, config: &AmqpConfig) {
+        if look.depths.iter().any(|d| d.consumers > 0) {
+            self.served = Instant::now();
+        } else if self.served.elapsed() > LONELY {
+            let note = format!("no worker takes part in the job: start `treehaul worker --broker {config}` on a node");
+            self.board.note(&note);
+        }
+    }
+
+    /// Waits for the next look, the shorter the nearer the end seems.
+    async fn rest(&mut self, link: &mut Link, look: &Look, stop: &dyn Fn() -> bool) -> lapin::Result<()> {
+        let ready = look.depths.iter().take(self.watch.queues()).any(|d| d.ready > 0);
+        self.pause = if std::mem::take(&mut self.hinted) {
+            SHORT_PAUSE
+        } else if ready {
+            LONG_PAUSE
+        } else {
+            (self.pause * 2).min(LONG_PAUSE)
+        };
+        self.listen(link, self.pause, stop).await
+    }
+
+    /// Hears what comes for a while, or until a worker says that nothing is left.
+    async fn listen(&mut self, link: &mut Link, pause: Duration, stop: &dyn Fn() -> bool) -> lapin::Result<()> {
+        let until = Instant::now() + pause;
+        while !self.hinted && self.abort.is_none() && !stop() {
+            if matches!(self.attend(link, until).await?, Heard::Nothing) {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Hears one thing and takes it in.
+    async fn attend(&mut self, link: &mut Link, until: Instant) -> lapin::Result<Heard> {
+        let heard = hear(link, until).await?;
+        match &heard {
+            Heard::Result(delivery) => self.absorb(link, delivery).await?,
+            Heard::Reply(delivery) => self.take_reply(&delivery.data),
+            Heard::Nothing => {}
+        }
+        Ok(heard)
+    }
+
+    fn take_reply(&mut self, body: &[u8]) {
+        let reply: Reply = match envelope::open(body) {
+            Ok(reply) => reply,
+            Err(e) => return tracing::warn!(error = %e, "passed over a worker's answer"),
+        };
+        if let Standing::Refused(reason) = &reply.standing {
+            let (name, reason) = (escaped(reply.worker.as_bytes()), escaped(reason.as_bytes()));
+            self.board.note(&format!("worker {name} takes no part in the job: {reason}"));
+        }
+        if reply.round == self.round {
+            self.replies.retain(|r| r.session != reply.session);
+            self.replies.push(reply);
+        }
+    }
+
+    async fn absorb(&mut self, link: &Link, delivery: &Delivery) -> lapin::Result<()> {
+        match envelope::open::<Results>(&delivery.data) {
+            Ok(results) if results.job == self.spec.id => {
+                let last = self.absorbed.entry(results.session).or_default();
+                if results.number > *last {
+                    *last = results.number;
+                    self.abort = self.abort.take().or_else(|| results.report.abort.clone());
+                    self.board.absorb(results.report);
+                }
+                self.hinted |= results.idle;
+            }
+            Ok(results) => self.bury(link, delivery, &format!("belongs to job {}", results.job)).await?,
+            Err(e) => self.bury(link, delivery, &e.to_string()).await?,
+        }
+        link.results_channel.basic_ack(delivery.delivery_tag, BasicAckOptions::default()).await
+    }
+
+    async fn bury(&self, link: &Link, delivery: &Delivery, reason: &str) -> lapin::Result<()> {
+        let reason = format!("a report cannot be understood: {reason}");
+        self.board.note(&format!("{reason}; it is in the job's dead letters, and totals may lack it"));
+        let mut headers = FieldTable::default();
+        headers.insert("x-treehaul-reason".into(), AMQPValue::LongString(LongString::from(reason.as_str())));
+        let dead = topology::dead(self.spec.id);
+        let sent = connection::publish(&link.out, &dead, &delivery.data, headers).await?.await?;
+        match connection::published(sent)? {
+            Published::Safe => Ok(()),
+            Published::NoQueue => Err(closed()),
+        }
+    }
+
+    /// Asks the queues themselves: unlike a count, taking a message is agreed on by all replicas.
+    async fn is_empty(&self, link: &Link) -> lapin::Result<bool> {
+        for queue in &Queue::ALL[..self.watch.queues()] {
+            let name = topology::tasks(self.spec.id, *queue);
+            if let Some(got) = link.ask.basic_get(name.into(), BasicGetOptions::default()).await? {
+                let requeue = BasicNackOptions { requeue: true, multiple: false };
+                link.ask.basic_nack(got.delivery.delivery_tag, requeue).await?;
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Hears every report that the workers of this look have sent, and what those who died left.
+    async fn hear_last_reports(&mut self, link: &mut Link, look: &Look) -> lapin::Result<()> {
+        let until = Instant::now() + REPORT_PATIENCE;
+        let name = topology::results(self.spec.id);
+        loop {
+            let missing = look.tallies.iter().any(|(s, t)| self.absorbed.get(s).copied().unwrap_or(0) < t.results);
+            // The second answer stands behind what the first question made the broker send.
+            connection::depth(&link.results_channel, &name).await?;
+            let left = connection::depth(&link.results_channel, &name).await?.ready;
+            let mut heard = false;
+            while !matches!(self.attend(link, Instant::now()).await?, Heard::Nothing) {
+                heard = true;
+            }
+            if !missing && left == 0 && !heard {
+                return Ok(());
+            }
+            if Instant::now() > until {
+                self.board.note("some reports of workers did not arrive; totals may be too small");
+                return Ok(());
+            }
+            if !heard {
+                self.attend(link, Instant::now() + SHORT_PAUSE).await?;
+            }
+        }
+    }
+
+    /// Ends the job: nobody takes its tasks any more, and those in hand are waited for.
+    async fn end_early(&mut self, link: &mut Link) -> lapin::Result<Outcome> {
+        joblog::append(&link.out, &JobEvent::Stopping(self.spec.id)).await?;
+        let until = Instant::now() + STOP_PATIENCE;
+        loop {
+            for queue in Queue::ALL {
+                let name = topology::tasks(self.spec.id, queue);
+                link.ask.queue_purge(name.into(), QueuePurgeOptions::default()).await?;
+            }
+            let look = self.look(link).await?;
+            let consumed = look.depths.iter().any(|d| d.consumers > 0);
+            if !consumed && look.tallies.values().all(|t| t.unsettled == 0) {
+                self.hear_last_reports(link, &look).await?;
+                break;
+            }
+            if Instant::now() > until {
+                self.board.note("workers still had tasks of the job in hand when it was stopped");
+                break;
+            }
+            self.attend(link, Instant::now() + 4 * SHORT_PAUSE).await?;
+        }
+        Ok(self.abort.clone().map_or(Outcome::Stopped, Outcome::Aborted))
+    }
+}

@@ -1,0 +1,111 @@
+//! Names and shapes of queues and exchanges.
+//!
+//! Nothing here may change shape within one wire version: the broker refuses to declare a queue again
+//! with other arguments.
+
+use super::{QueueType, connection};
+use crate::model::{JobId, Queue};
+use futures_util::future::try_join_all;
+use lapin::options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions, QueueDeleteOptions};
+use lapin::types::{AMQPValue, FieldTable, LongString};
+use lapin::{Channel, Connection, ExchangeKind};
+
+/// The stream that says which jobs exist.
+pub(super) const JOB_LOG: &str = "treehaul.jobs";
+/// Where everybody hears of control messages.
+pub(super) const CONTROL: &str = "treehaul.control";
+/// A job's events are kept that long at least; by then it is over.
+const JOB_LOG_AGE: &str = "90D";
+/// The log is cut beyond that, oldest first: some hundred thousand events.
+const JOB_LOG_BYTES: i64 = 256 << 20;
+/// The unit in which the log is cut.
+const JOB_LOG_SEGMENT_BYTES: i64 = 8 << 20;
+/// A queue sets a message aside by itself after so many returns; far beyond what [`super::consume`] allows,
+/// and there so that the broker's own default (20 since RabbitMQ 4) cannot lose a task.
+const DELIVERY_LIMIT: i64 = 10_000;
+
+/// A job's queue for tasks.
+pub(super) fn tasks(job: JobId, queue: Queue) -> String {
+    format!("treehaul.{job}.{}", queue.noun())
+}
+
+/// A job's queue for reports.
+pub(super) fn results(job: JobId) -> String {
+    format!("treehaul.{job}.results")
+}
+
+/// A job's queue for what nobody could work on.
+pub(super) fn dead(job: JobId) -> String {
+    format!("treehaul.{job}.dead")
+}
+
+fn text(value: &str) -> AMQPValue {
+    AMQPValue::LongString(LongString::from(value))
+}
+
+fn durable() -> QueueDeclareOptions {
+    QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() }
+}
+
+/// Declares what all jobs share.
+pub(super) async fn declare_shared(channel: &Channel) -> lapin::Result<()> {
+    let mut arguments = FieldTable::default();
+    arguments.insert("x-queue-type".into(), text("stream"));
+    arguments.insert("x-max-age".into(), text(JOB_LOG_AGE));
+    arguments.insert("x-max-length-bytes".into(), AMQPValue::LongLongInt(JOB_LOG_BYTES));
+    arguments.insert("x-stream-max-segment-size-bytes".into(), AMQPValue::LongLongInt(JOB_LOG_SEGMENT_BYTES));
+    channel.queue_declare(JOB_LOG.into(), durable(), arguments).await?;
+    let options = ExchangeDeclareOptions { durable: true, ..ExchangeDeclareOptions::default() };
+    channel.exchange_declare(CONTROL.into(), ExchangeKind::Fanout, options, FieldTable::default()).await
+}
+
+/// Declares the queues of a job, each on a channel of its own so that the broker makes them side by side.
+pub(super) async fn declare_job(connection: &Connection, job: JobId, queue_type: QueueType) -> lapin::Result<()> {
+    let mut plain = FieldTable::default();
+    plain.insert("x-queue-type".into(), text(queue_type.noun()));
+    let mut limited = plain.clone();
+    if queue_type == QueueType::Quorum {
+        limited.insert("x-delivery-limit".into(), AMQPValue::LongLongInt(DELIVERY_LIMIT));
+        limited.insert("x-dead-letter-exchange".into(), text(""));
+        limited.insert("x-dead-letter-routing-key".into(), text(&dead(job)));
+    }
+    let mut wanted: Vec<_> = Queue::ALL.iter().map(|q| (tasks(job, *q), limited.clone())).collect();
+    wanted.extend([(results(job), plain.clone()), (dead(job), plain)]);
+    let declaring = wanted.into_iter().map(|(name, arguments)| async move {
+        let channel = connection.create_channel().await?;
+        channel.queue_declare(name.into(), durable(), arguments).await
+    });
+    try_join_all(declaring).await.map(drop)
+}
+
+/// A queue that lives as long as its connection; `control` says whether control messages come to it.
+pub(super) async fn declare_mailbox(channel: &Channel, name: &str, control: bool) -> lapin::Result<()> {
+    let options = QueueDeclareOptions { exclusive: true, auto_delete: true, ..QueueDeclareOptions::default() };
+    channel.queue_declare(name.into(), options, FieldTable::default()).await?;
+    if control {
+        let options = QueueBindOptions::default();
+        channel.queue_bind(name.into(), CONTROL.into(), "".into(), options, FieldTable::default()).await?;
+    }
+    Ok(())
+}
+
+/// Removes the queues of a job; the dead letters stay if there are any. Tells how many.
+pub(super) async fn delete_job(connection: &Connection, job: JobId) -> lapin::Result<u32> {
+    let channel = connection.create_channel().await?;
+    let letters = match connection::depth(&channel, &dead(job)).await {
+        Ok(depth) => depth.ready,
+        Err(e) if connection::is_missing(&e) => 0,
+        Err(e) => return Err(e),
+    };
+    let mut unwanted: Vec<_> = Queue::ALL.iter().map(|q| tasks(job, *q)).collect();
+    unwanted.push(results(job));
+    if letters == 0 {
+        unwanted.push(dead(job));
+    }
+    let deleting = unwanted.into_iter().map(|name| async move {
+        let channel = connection.create_channel().await?;
+        channel.queue_delete(name.into(), QueueDeleteOptions::default()).await
+    });
+    try_join_all(deleting).await?;
+    Ok(letters)
+}

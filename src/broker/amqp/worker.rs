@@ -1,0 +1,274 @@
+//! A worker: one connection at a time, for ever.
+
+use super::consume;
+use super::lanes::{Lanes, Taken};
+use super::run::Run;
+use super::session;
+use super::ticket::AmqpTicket;
+use super::token::Held;
+use super::{AmqpConfig, AmqpError, connection, publish};
+use crate::broker::{Broker, Delivery, Pool};
+use crate::model::{JobId, JobSpec};
+use lapin::Connection;
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
+use std::time::{Duration, Instant};
+use tokio::runtime::Runtime;
+use tokio::sync::watch;
+
+/// First pause before a lost broker is tried again; it doubles.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+/// Longest pause.
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// A broker that refuses credentials or vhost so many times in a row means it: while it starts it may do so.
+const MAX_REFUSALS: u32 = 10;
+
+/// What the node decides about jobs. Calls come from threads of their own and may block.
+pub trait JobGate: Send + Sync {
+    /// A job is known; called again after each reconnection. Opens its roots.
+    ///
+    /// # Errors
+    /// Why this worker takes no task of it: the roots are not there, or not the job's.
+    fn admit(&self, spec: &JobSpec) -> Result<(), String>;
+
+    /// The job is over: its roots are not needed any more. A task may still be in some actor's hands.
+    fn retire(&self, job: JobId);
+}
+
+/// How far a worker is on its way out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stage {
+    Open,
+    Drain,
+    Close,
+}
+
+/// What lives as long as the worker.
+pub(super) struct Core {
+    pub config: AmqpConfig,
+    pub name: String,
+    pub gate: Arc<dyn JobGate>,
+    pub lanes: Arc<Lanes>,
+    pub stage: watch::Sender<Stage>,
+    runs: Mutex<Vec<Arc<Run>>>,
+    /// Jobs whose roots the node holds.
+    admitted: Mutex<HashSet<JobId>>,
+    failed: Mutex<Option<String>>,
+}
+
+impl Core {
+    pub fn add_run(&self, run: &Arc<Run>) {
+        let mut runs = self.runs();
+        runs.retain(|r| !r.is_gone());
+        runs.push(Arc::clone(run));
+    }
+
+    /// The connection is gone, and all that belongs to it.
+    pub fn forget_runs(&self) {
+        for run in std::mem::take(&mut *self.runs()) {
+            run.set_gone();
+            self.lanes.close(&run);
+        }
+    }
+
+    /// Asks the node whether this worker takes part.
+    pub async fn admit(self: &Arc<Self>, spec: JobSpec) -> Result<(), String> {
+        let core = Arc::clone(self);
+        let job = spec.id;
+        let asked = tokio::task::spawn_blocking(move || core.gate.admit(&spec)).await;
+        asked.unwrap_or_else(|e| Err(format!("looking at the job's roots failed: {e}")))?;
+        self.admitted.lock().unwrap_or_else(PoisonError::into_inner).insert(job);
+        Ok(())
+    }
+
+    /// Tells the node that a job that it admitted is over.
+    pub async fn retire(self: &Arc<Self>, job: JobId) {
+        if !self.admitted.lock().unwrap_or_else(PoisonError::into_inner).remove(&job) {
+            return;
+        }
+        let core = Arc::clone(self);
+        if let Err(e) = tokio::task::spawn_blocking(move || core.gate.retire(job)).await {
+            tracing::error!(%job, error = %e, "leaving the job failed");
+        }
+    }
+
+    fn runs(&self) -> MutexGuard<'_, Vec<Arc<Run>>> {
+        self.runs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn is_settled(&self) -> bool {
+        self.runs().iter().all(|r| r.is_gone() || (r.live() == 0 && !r.has_news()))
+    }
+
+    fn is_closing(&self) -> bool {
+        *self.stage.borrow() == Stage::Close
+    }
+}
+
+/// The broker as the actors of one process see it. It has threads of its own; actors need none.
+///
+/// It survives the loss of its connection: it comes back when the broker does, and the broker delivers again
+/// what was not acknowledged.
+pub struct Worker {
+    core: Arc<Core>,
+    runtime: Mutex<Option<Runtime>>,
+    over: Mutex<mpsc::Receiver<()>>,
+}
+
+impl Worker {
+    /// Joins the fleet of a broker.
+    ///
+    /// # Errors
+    /// Any [`AmqpError`]; only this first connection is not tried again.
+    ///
+    /// # Blocking
+    /// Until the broker answers.
+    pub fn connect(config: &AmqpConfig, name: String, gate: Arc<dyn JobGate>) -> Result<Arc<Worker>, AmqpError> {
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(1).thread_name("amqp").enable_all().build()?;
+        let core = Arc::new(Core {
+            config: config.clone(),
+            name,
+            gate,
+            lanes: Arc::default(),
+            stage: watch::Sender::new(Stage::Open),
+            runs: Mutex::default(),
+            admitted: Mutex::default(),
+            failed: Mutex::default(),
+        });
+        let (opened, first) = mpsc::channel();
+        let (end, over) = mpsc::channel();
+        let supervised = Arc::clone(&core);
+        runtime.spawn(async move {
+            match connection::open(&supervised.config, &format!("worker {}", supervised.name)).await {
+                Ok(connection) => {
+                    let _ = opened.send(Ok(()));
+                    supervise(&supervised, connection).await;
+                }
+                Err(e) => drop(opened.send(Err(e))),
+            }
+            drop(end);
+        });
+        // The sender is dropped unused only if the task panicked.
+        first.recv().map_err(|_| AmqpError::Threads(std::io::Error::other("the broker's thread ended")))??;
+        Ok(Arc::new(Worker { core, runtime: Mutex::new(Some(runtime)), over: Mutex::new(over) }))
+    }
+
+    /// Begins to stop: no actor gets another task, the broker sends no more, and what waits goes back to it.
+    /// Tasks in actors' hands can be finished.
+    pub fn drain(&self) {
+        self.core.lanes.drain();
+        self.core.stage.send_replace(Stage::Drain);
+    }
+
+    /// Ends after [`Worker::drain`]: waits until what the actors finished is reported and acknowledged, then
+    /// leaves the broker. Whatever is not by then is delivered to others. True if nothing was left.
+    ///
+    /// # Blocking
+    /// For `patience` at most, and two seconds to say goodbye.
+    pub fn close(&self, patience: Duration) -> bool {
+        self.drain();
+        let deadline = Instant::now() + patience;
+        while !self.core.is_settled() && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let settled = self.core.is_settled();
+        self.core.stage.send_replace(Stage::Close);
+        let over = self.over.lock().unwrap_or_else(PoisonError::into_inner);
+        let _ = over.recv_timeout(Duration::from_secs(3));
+        drop(over);
+        if let Some(runtime) = self.runtime.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            runtime.shutdown_background();
+        }
+        settled
+    }
+
+    /// Why this worker has given up, if it has: the broker does not let it in any more.
+    pub fn failed(&self) -> Option<String> {
+        self.core.failed.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn deliver(&self, held: Held, pool: Pool) -> Delivery {
+        let (job, task, redelivered) = (held.token.run.job, Arc::clone(&held.task), held.again);
+        let ticket = AmqpTicket { lanes: Arc::clone(&self.core.lanes), held: Some(held), pool };
+        Delivery { job, task, redelivered, ticket: Box::new(ticket) }
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.get_mut().unwrap_or_else(PoisonError::into_inner).take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+impl Broker for Arc<Worker> {
+    fn take(&self, pool: Pool, patience: Duration) -> Option<Delivery> {
+        let lanes = &self.core.lanes;
+        loop {
+            let mut held = match lanes.take(pool, patience, |run| run.wake.notify_one())? {
+                Taken::Task(held) => vec![held],
+                Taken::Message(arrived) => consume::look_into(arrived, true).unwrap_or_default(),
+            };
+            if held.is_empty() {
+                continue;
+            }
+            let rest = held.split_off(1);
+            if !rest.is_empty() && publish::post(lanes.put_back(rest), true).is_err() {
+                tracing::debug!("the connection is gone; the broker delivers again by itself");
+            }
+            if let Some(held) = held.pop() {
+                return Some(self.deliver(held, pool));
+            }
+        }
+    }
+}
+
+/// Serves on one connection after the other until the worker is closed or refused for good.
+async fn supervise(core: &Arc<Core>, first: Connection) {
+    let mut connection = first;
+    loop {
+        let ended = session::serve(core, connection).await;
+        if core.is_closing() {
+            return;
+        }
+        let why = ended.err().map_or_else(|| "it ended the consumers".to_owned(), |e| e.to_string());
+        tracing::warn!(broker = %core.config, why, "lost the broker; trying to come back");
+        connection = match reconnect(core).await {
+            Ok(Some(connection)) => connection,
+            Ok(None) => return,
+            Err(e) => {
+                tracing::error!(error = %e, "gave up on the broker");
+                *core.failed.lock().unwrap_or_else(PoisonError::into_inner) = Some(e.to_string());
+                core.lanes.drain();
+                return;
+            }
+        };
+        tracing::warn!(broker = %core.config, "the broker is back");
+    }
+}
+
+/// A new connection; none when the worker is closed meanwhile.
+async fn reconnect(core: &Core) -> Result<Option<Connection>, AmqpError> {
+    let mut stage = core.stage.subscribe();
+    let mut pause = FIRST_PAUSE;
+    let mut refusals = 0;
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            _ = stage.wait_for(|s| *s == Stage::Close) => return Ok(None),
+        }
+        pause = (pause * 2).min(LONGEST_PAUSE);
+        match connection::open(&core.config, &format!("worker {}", core.name)).await {
+            Ok(connection) => return Ok(Some(connection)),
+            Err(e) if e.is_transient() => tracing::debug!(error = %e, "the broker is not back yet"),
+            Err(e) => {
+                refusals += 1;
+                if refusals >= MAX_REFUSALS {
+                    return Err(e);
+                }
+            }
+        }
+    }
+}

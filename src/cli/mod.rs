@@ -1,0 +1,72 @@
+//! The command line: arguments, rendering, exit codes. No I/O on trees.
+
+mod copy;
+mod progress;
+mod report;
+mod summary;
+mod worker;
+
+use crate::exit_code::ExitCode;
+use crate::node::NodeError;
+use clap::{Parser, Subcommand};
+
+/// Moves whole filesystem trees, alone or with a fleet of workers over RabbitMQ, and says what was not kept.
+#[derive(Debug, Parser)]
+#[command(version, propagate_version = true, max_term_width = 100)]
+pub struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Copy a tree; what is right already is left alone
+    Copy(copy::CopyArgs),
+    /// Work for the jobs of a fleet until stopped
+    Worker(worker::WorkerArgs),
+}
+
+/// Runs a command to its end.
+pub fn run(args: Args) -> ExitCode {
+    crate::node::prepare_process();
+    match args.command {
+        Command::Copy(args) => copy::run(args),
+        Command::Worker(args) => worker::run(args),
+    }
+}
+
+/// Log lines go to stderr; `TREEHAUL_LOG` (as `RUST_LOG`, e.g. `treehaul=debug`) overrides the level.
+fn start_logging(verbose: u8, quiet: bool) {
+    let level = match (quiet, verbose) {
+        (true, _) => "error",
+        (false, 0) => "warn,treehaul=info",
+        (false, 1) => "info,treehaul=debug",
+        (false, _) => "debug,treehaul=trace",
+    };
+    let filter = tracing_subscriber::EnvFilter::try_from_env("TREEHAUL_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(level));
+    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).try_init();
+}
+
+/// Says what went wrong before anything ran, and which exit code that is.
+fn refuse(error: &anyhow::Error) -> ExitCode {
+    eprintln!("treehaul: {error:#}");
+    match error.downcast_ref::<NodeError>() {
+        Some(e) => exit_code_of(e),
+        None => ExitCode::Usage,
+    }
+}
+
+fn exit_code_of(error: &NodeError) -> ExitCode {
+    use crate::fs::RootError;
+    match error {
+        NodeError::Root(RootError::Fs { error, .. }) => match error.errno {
+            libc::EIO | libc::ESTALE | libc::ETIMEDOUT | libc::ENOSPC | libc::EDQUOT | libc::ENOTCONN => {
+                ExitCode::Infrastructure
+            }
+            _ => ExitCode::Usage,
+        },
+        NodeError::Root(_) => ExitCode::Usage,
+        NodeError::Target(_) | NodeError::System(_) | NodeError::Broker(_) => ExitCode::Infrastructure,
+    }
+}

@@ -1,0 +1,78 @@
+//! The report file: every failed entry, one JSON object a line.
+
+use crate::model::{Failure, escaped};
+use crate::telemetry::FailureSink;
+use anyhow::Context;
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// A report that is being written.
+pub struct ReportFile {
+    path: PathBuf,
+    file: BufWriter<File>,
+}
+
+/// The end of a report that has been handed to the board.
+pub struct ReportEnd(Option<Arc<Mutex<State>>>);
+
+struct State {
+    path: PathBuf,
+    file: BufWriter<File>,
+    error: Option<std::io::Error>,
+}
+
+impl ReportFile {
+    /// Creates the file, or empties it, before anything else is touched.
+    pub fn create(path: &Path) -> anyhow::Result<Self> {
+        let shown = escaped(path.as_os_str().as_encoded_bytes());
+        let file = File::create(path).with_context(|| format!("cannot write the report {shown}"))?;
+        Ok(ReportFile { path: path.to_owned(), file: BufWriter::new(file) })
+    }
+
+    /// No report was asked for.
+    pub fn none() -> (FailureSink, ReportEnd) {
+        (Box::new(|_| {}), ReportEnd(None))
+    }
+
+    /// Splits into what takes failures and what ends the file.
+    pub fn into_sink(self) -> (FailureSink, ReportEnd) {
+        let state = Arc::new(Mutex::new(State { path: self.path, file: self.file, error: None }));
+        let sink = Arc::clone(&state);
+        let take = move |failure: &Failure| {
+            let mut state = sink.lock().unwrap_or_else(PoisonError::into_inner);
+            let line = json(failure).to_string();
+            if let Err(e) = writeln!(state.file, "{line}") {
+                state.error.get_or_insert(e);
+            }
+        };
+        (Box::new(take), ReportEnd(Some(state)))
+    }
+}
+
+impl ReportEnd {
+    /// Writes out what is buffered; the first error of all comes out here.
+    pub fn finish(self) -> anyhow::Result<()> {
+        let Some(state) = self.0 else { return Ok(()) };
+        let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
+        let flushed = state.file.flush();
+        let done = state.error.take().map_or(flushed, Err);
+        done.with_context(|| format!("cannot write the report {}", escaped(state.path.as_os_str().as_encoded_bytes())))
+    }
+}
+
+/// A failure for machines. `path` is escaped; `path_bytes` is there when that is not the name itself.
+pub fn json(failure: &Failure) -> serde_json::Value {
+    let shown = escaped(&failure.path);
+    let mut object = serde_json::json!({
+        "path": shown,
+        "operation": failure.operation.words(),
+        "errno": failure.errno,
+        "error": failure.message,
+    });
+    if shown.as_bytes() != failure.path {
+        object["path_bytes"] = failure.path.clone().into();
+    }
+    object
+}

@@ -1,0 +1,156 @@
+//! What is said at the end.
+
+use super::report;
+use crate::exit_code::ExitCode;
+use crate::model::{JobSpec, Totals, escaped};
+use crate::node::Ended;
+use crate::telemetry::Snapshot;
+use indicatif::{HumanBytes, HumanCount, HumanDuration};
+use std::fmt::Write as _;
+use std::time::Duration;
+
+/// A job that is over.
+pub struct Finished<'a> {
+    /// What it was.
+    pub spec: &'a JobSpec,
+    /// What it did.
+    pub snapshot: Snapshot,
+    /// How it ended.
+    pub ended: &'a Ended,
+}
+
+impl Finished<'_> {
+    /// The exit code that says it.
+    pub fn exit_code(&self) -> ExitCode {
+        match self.ended {
+            Ended::Signalled(libc::SIGTERM) => ExitCode::Terminated,
+            Ended::Signalled(_) => ExitCode::Interrupted,
+            Ended::Aborted(_) => ExitCode::Infrastructure,
+            Ended::Complete if self.snapshot.totals.failed > 0 => ExitCode::FailedEntries,
+            Ended::Complete => ExitCode::Complete,
+        }
+    }
+
+    fn status(&self) -> &'static str {
+        match self.exit_code() {
+            ExitCode::Complete => "complete",
+            ExitCode::FailedEntries => "complete with failed entries",
+            ExitCode::Interrupted | ExitCode::Terminated => "interrupted",
+            _ => "aborted",
+        }
+    }
+}
+
+/// The summary as one JSON object.
+pub fn json(f: &Finished<'_>) -> serde_json::Value {
+    let totals: serde_json::Map<String, serde_json::Value> =
+        f.snapshot.totals.iter().map(|(k, v)| (k.to_owned(), v.into())).collect();
+    serde_json::json!({
+        "job": f.spec.id.to_string(),
+        "pass": f.spec.pass,
+        "source": escaped(&f.spec.source),
+        "target": escaped(&f.spec.target),
+        "status": f.status(),
+        "exit_code": f.exit_code().number(),
+        "reason": if let Ended::Aborted(why) = f.ended { Some(why) } else { None },
+        "elapsed_seconds": f.snapshot.elapsed.as_secs_f64(),
+        "totals": totals,
+        "failures": f.snapshot.failures.iter().map(report::json).collect::<Vec<_>>(),
+        "notes": f.snapshot.notes,
+    })
+}
+
+/// The summary for people: on stdout, what went wrong on stderr. Quiet leaves only the latter.
+pub fn print(f: &Finished<'_>, quiet: bool) {
+    if !quiet {
+        println!("{}", text(f));
+    }
+    eprint!("{}", trouble(f));
+}
+
+fn text(f: &Finished<'_>) -> String {
+    let t = &f.snapshot.totals;
+    let elapsed = f.snapshot.elapsed;
+    let mut out = format!(
+        "{}: {} entries in {}: {} copied ({}), {} attributes only, {} unchanged",
+        f.status(),
+        HumanCount(t.done()),
+        duration(elapsed),
+        HumanCount(t.copied),
+        HumanBytes(t.bytes_copied),
+        HumanCount(t.updated),
+        HumanCount(t.unchanged),
+    );
+    for (n, what) in [
+        (t.hard_links, "hard links among them"),
+        (t.vanished, "vanished while the job ran"),
+        (t.changed_while_copying, "kept changing while they were copied; the next pass copies them again"),
+        (t.filtered, "left out"),
+        (t.leftovers_removed, "working files of killed runs removed"),
+    ] {
+        if n > 0 {
+            let _ = write!(out, "\n  {} {what}", HumanCount(n));
+        }
+    }
+    let per_second = |n: u64| (n as f64 / elapsed.as_secs_f64().max(1e-9)) as u64;
+    let _ = write!(
+        out,
+        "\n  {} entries/s, {}/s",
+        HumanCount(per_second(t.done())),
+        HumanBytes(per_second(t.bytes_copied))
+    );
+    out
+}
+
+fn duration(elapsed: Duration) -> String {
+    if elapsed < Duration::from_secs(60) {
+        return format!("{:.2} s", elapsed.as_secs_f64());
+    }
+    HumanDuration(elapsed).to_string()
+}
+
+/// Everything that a person must know: losses, failures, why it ended early. Empty if all is well.
+fn trouble(f: &Finished<'_>) -> String {
+    let mut out = String::new();
+    for note in &f.snapshot.notes {
+        let _ = writeln!(out, "note: {note}");
+    }
+    for (n, what) in losses(&f.snapshot.totals) {
+        if n > 0 {
+            let _ = writeln!(out, "not kept: {what}: {}", HumanCount(n));
+        }
+    }
+    let failed = f.snapshot.totals.failed;
+    if failed > 0 {
+        let _ = writeln!(out, "{} entries failed:", HumanCount(failed));
+        for failure in &f.snapshot.failures {
+            let path = if failure.path.is_empty() { ".".to_owned() } else { escaped(&failure.path) };
+            let _ = writeln!(out, "  {path}: {}: {}", failure.operation, escaped(failure.message.as_bytes()));
+        }
+        let shown = f.snapshot.failures.len() as u64;
+        if failed > shown {
+            let _ = writeln!(out, "  ... and {} more; --report FILE lists all", HumanCount(failed - shown));
+        }
+    }
+    match f.ended {
+        Ended::Aborted(why) => {
+            let _ = writeln!(out, "treehaul: stopped: {}", escaped(why.as_bytes()));
+        }
+        Ended::Signalled(_) => {
+            let _ = writeln!(out, "treehaul: interrupted; the same command goes on where this one stopped");
+        }
+        Ended::Complete => {}
+    }
+    out
+}
+
+fn losses(t: &Totals) -> [(u64, &'static str); 6] {
+    [
+        (t.lost_owner, "owner or group (only root may set them)"),
+        (t.lost_mode, "setuid or other permission bits"),
+        (t.lost_times, "times"),
+        (t.lost_xattrs, "extended attributes"),
+        (t.lost_acls, "ACLs"),
+        (t.lost_hard_links, "hard links (separate files instead)"),
+    ]
+}

@@ -1,0 +1,373 @@
+//! The filesystem port: handles, not paths.
+//!
+//! A [`Filesystem`] opens directories beneath its root; everything else is asked of a held [`Dir`]
+//! by one name. An adapter promises:
+//!
+//! - nothing outside the root is reached, and no symlink is followed, whatever others do meanwhile;
+//! - a [`NewEntry`] is invisible or hidden until [`NewEntry::publish`] and readable by nobody but its
+//!   maker until its attributes are set; dropped before, it leaves nothing behind;
+//! - an error is the system's number with the operation that met it; `ENOENT` means that the name was
+//!   seen to be absent, and nothing else means absent.
+//!
+//! Calls block. Handles may be used from several threads. Unless said otherwise a call may be repeated.
+//! A new adapter is one folder or file here and one row in [`ADAPTERS`]; the suite in `conformance.rs` runs on it.
+
+pub mod aside;
+pub mod contents;
+pub mod null;
+pub mod posix;
+pub mod synth;
+#[cfg(test)]
+mod conformance;
+
+use crate::model::{Kind, Metadata, Operation, RelPath, Timestamp, task::Entry};
+use std::any::Any;
+use std::os::fd::BorrowedFd;
+use std::sync::Arc;
+
+/// What went wrong: the system's error number and the operation that met it. The caller knows the path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("{operation}: {}", errno_text(*errno))]
+pub struct FsError {
+    /// What was tried.
+    pub operation: Operation,
+    /// The system's error number.
+    pub errno: i32,
+}
+
+/// The system's words for an error number.
+pub fn errno_text(errno: i32) -> String {
+    std::io::Error::from_raw_os_error(errno).to_string()
+}
+
+/// How a caller should take an error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Class {
+    /// The name was seen to be absent (`ENOENT`).
+    Vanished,
+    /// The name is something else than asked for: a symlink, not a directory, not a file.
+    OtherKind,
+    /// No space or quota left on the target.
+    Full,
+    /// The target cannot hold this, or the process may not set it: a loss, not a fault.
+    Unsupported,
+    /// May go away when it is tried again.
+    Transient,
+    /// Will not go away by itself.
+    Permanent,
+}
+
+impl FsError {
+    /// Names the operation of a system error.
+    pub fn new(operation: Operation, errno: impl Into<std::io::Error>) -> Self {
+        FsError { operation, errno: errno.into().raw_os_error().unwrap_or(libc::EIO) }
+    }
+
+    /// How to take it.
+    pub fn class(&self) -> Class {
+        match self.errno {
+            libc::ENOENT => Class::Vanished,
+            libc::ENOTDIR | libc::ELOOP | libc::EISDIR => Class::OtherKind,
+            libc::ENOSPC | libc::EDQUOT => Class::Full,
+            libc::EOPNOTSUPP | libc::EPERM | libc::ENOSYS => Class::Unsupported,
+            libc::EINTR | libc::EAGAIN | libc::ETIMEDOUT | libc::ESTALE | libc::EBUSY => Class::Transient,
+            _ => Class::Permanent,
+        }
+    }
+
+    /// Was the name seen to be absent?
+    pub fn is_absent(&self) -> bool {
+        self.errno == libc::ENOENT
+    }
+}
+
+/// Result of a call on the port.
+pub type Result<T> = std::result::Result<T, FsError>;
+
+/// Extended attributes, POSIX ACLs among them, sorted by name. What belongs to the filesystem itself
+/// (`lustre.*` and the like) is never among them.
+pub type Xattrs = Vec<(Vec<u8>, Vec<u8>)>;
+
+/// What a filesystem can keep, found out once when it is opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Traits {
+    /// Times are cut down to multiples of so many nanoseconds.
+    pub time_granularity_ns: u32,
+    /// The earliest and the latest time that can be kept; others become the nearer of the two.
+    pub time_range: (Timestamp, Timestamp),
+    /// Nothing is stored (`null://`): what is written cannot be seen again.
+    pub forgets: bool,
+}
+
+impl Traits {
+    /// A time as this filesystem would keep it.
+    pub fn kept(&self, t: Timestamp) -> Timestamp {
+        t.clamp(self.time_range.0, self.time_range.1).truncated(self.time_granularity_ns)
+    }
+}
+
+impl Default for Traits {
+    fn default() -> Self {
+        let far = Timestamp { sec: i64::MAX, ns: 999_999_999 };
+        Traits { time_granularity_ns: 1, time_range: (Timestamp { sec: i64::MIN, ns: 0 }, far), forgets: false }
+    }
+}
+
+/// How much is there: a first guess at a job's size.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Usage {
+    /// Inodes in use on the whole filesystem; 0 where it does not count them.
+    pub entries: u64,
+    /// Bytes in use on the whole filesystem.
+    pub bytes: u64,
+    /// The root is the whole filesystem, so the numbers are its own and not just a bound.
+    pub whole: bool,
+}
+
+/// A tree that can be walked, read, and perhaps written.
+pub trait Filesystem: Send + Sync {
+    /// What it can keep.
+    fn traits(&self) -> Traits;
+
+    /// Opens a directory beneath the root; the empty path is the root.
+    ///
+    /// # Errors
+    /// `ENOENT`, or class [`Class::OtherKind`] if any component is not a directory.
+    fn open_dir(&self, path: &RelPath) -> Result<Box<dyn Dir>>;
+
+    /// How much is there, if it can be told without a walk.
+    fn usage(&self) -> Option<Usage>;
+}
+
+/// What kind of entry [`Dir::create`] prepares.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum New<'a> {
+    /// An empty regular file.
+    File,
+    /// A symbolic link to this target.
+    Symlink(&'a [u8]),
+    /// A fifo, socket or device node with this device number.
+    Node(Kind, u64),
+}
+
+/// Did a name that should be made exist already?
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Made {
+    /// It was made.
+    New,
+    /// Something was there, and was left alone.
+    Existed,
+}
+
+/// An open directory. Names are one component, checked by [`crate::model::check_name`] before they get here.
+pub trait Dir: Send + Sync {
+    /// The directory's own attributes.
+    fn metadata(&self) -> Result<Metadata>;
+
+    /// Streams the entries in the filesystem's order, without `.` and `..`, attributes where they come for free.
+    ///
+    /// # Errors
+    /// Any error means that the listing is not complete. The names seen so far were real.
+    fn list(&self, each: &mut dyn FnMut(Entry<'_>)) -> Result<()>;
+
+    /// Attributes of a child; a symlink's own.
+    fn stat(&self, name: &[u8]) -> Result<Metadata>;
+
+    /// Opens a child directory.
+    fn open_dir(&self, name: &[u8]) -> Result<Box<dyn Dir>>;
+
+    /// Opens a regular file for reading, its access time left alone where that is allowed.
+    ///
+    /// # Errors
+    /// `ELOOP` ([`Class::OtherKind`]) if it is not a regular file; nothing else is ever opened.
+    fn open_file(&self, name: &[u8]) -> Result<Box<dyn SourceFile>>;
+
+    /// The target of a symlink.
+    fn read_link(&self, name: &[u8]) -> Result<Vec<u8>>;
+
+    /// Extended attributes of a child; a symlink's own.
+    fn xattrs(&self, name: &[u8]) -> Result<Xattrs>;
+
+    /// Extended attributes of the directory itself.
+    fn xattrs_self(&self) -> Result<Xattrs>;
+
+    /// Makes a directory with mode 0700 and without inherited ACLs. Something else of that name is
+    /// replaced, and gone only when the directory is there.
+    fn make_dir(&self, name: &[u8]) -> Result<Made>;
+
+    /// Prepares an entry that is to appear under `name`.
+    ///
+    /// With `direct` it appears at once, if there is nothing of that name (else `EEXIST`).
+    fn create(&self, name: &[u8], what: New<'_>, direct: bool) -> Result<Box<dyn NewEntry>>;
+
+    /// Opens a child of any kind, never followed, to set its attributes.
+    fn edit(&self, name: &[u8]) -> Result<Box<dyn Edit>>;
+
+    /// The directory itself, to set its attributes.
+    fn edit_self(&self) -> Result<Box<dyn Edit>>;
+
+    /// Makes `name` a further name of `from_name` in `from`, a directory of the same adapter and root.
+    ///
+    /// # Errors
+    /// `EEXIST` if the name is taken and `replace` is not set; `EMLINK` if the inode has all the names it can have.
+    fn link(&self, name: &[u8], from: &dyn Dir, from_name: &[u8], replace: bool) -> Result<()>;
+
+    /// Removes a child of any kind, a directory with all that is in it.
+    fn remove(&self, name: &[u8]) -> Result<()>;
+
+    /// Removes a child directory if nothing is in it. False if something is.
+    fn remove_empty_dir(&self, name: &[u8]) -> Result<bool>;
+
+    /// Takes an advisory lock on the directory, which ends when what is returned is dropped or the process
+    /// dies. None if somebody else's lock is in the way.
+    fn lock(&self, exclusive: bool) -> Result<Option<Box<dyn Send + Sync>>>;
+
+    /// The adapter's own type, for calls on two directories.
+    fn as_any(&self) -> &dyn Any;
+}
+
+/// A regular file open for reading.
+pub trait SourceFile: Send + Sync {
+    /// Attributes, now, of what is open.
+    fn metadata(&self) -> Result<Metadata>;
+
+    /// Attributes as they were when it was opened.
+    fn at_open(&self) -> Result<Metadata> {
+        self.metadata()
+    }
+
+    /// Extended attributes of what is open.
+    fn xattrs(&self) -> Result<Xattrs>;
+
+    /// Reads at an offset; fewer bytes than asked for only at the end, 0 at or after it.
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<usize>;
+
+    /// The first run of data that ends after `offset`, as start and end in bytes; none if only a hole is left.
+    fn next_data(&self, offset: u64, size: u64) -> Result<Option<(u64, u64)>>;
+
+    /// The kernel's descriptor, where there is one, for copying inside the kernel.
+    fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
+}
+
+/// An entry whose attributes can be set. Each call is idempotent.
+pub trait Edit {
+    /// Attributes as they are.
+    fn metadata(&self) -> Result<Metadata>;
+    /// Extended attributes as they are.
+    fn xattrs(&self) -> Result<Xattrs>;
+    /// Sets owner and group; `None` leaves one alone.
+    fn set_owner(&self, uid: Option<u32>, gid: Option<u32>) -> Result<()>;
+    /// Sets permission bits (`0o7777`). Does nothing to a symlink.
+    fn set_mode(&self, mode: u32) -> Result<()>;
+    /// Sets access and modification time.
+    fn set_times(&self, atime: Timestamp, mtime: Timestamp) -> Result<()>;
+    /// Sets one extended attribute.
+    fn set_xattr(&self, name: &[u8], value: &[u8]) -> Result<()>;
+    /// Removes one extended attribute; an absent one is no error.
+    fn remove_xattr(&self, name: &[u8]) -> Result<()>;
+}
+
+/// An entry that is being made. Dropped before [`publish`](NewEntry::publish), it leaves nothing.
+pub trait NewEntry: Edit {
+    /// Is the owner already this one, so that setting it can be left out?
+    fn is_owned_by(&self, uid: u32, gid: u32) -> bool;
+
+    /// Writes the whole contents of a file, holes as holes if wanted. `written` hears of bytes as they go.
+    /// Returns the bytes of data written.
+    ///
+    /// # Errors
+    /// [`Operation::Read`] and [`Operation::SeekData`] are the source's, all else the target's.
+    fn fill_from(&mut self, source: &dyn SourceFile, holes: bool, written: &dyn Fn(u64)) -> Result<u64>;
+
+    /// The checked close: errors that the system held back come out here.
+    fn seal(&mut self) -> Result<()>;
+
+    /// Gives it its name, atomically. What stands there is replaced if asked (a directory with all that
+    /// is in it), and is gone only when the new entry is there.
+    fn publish(self: Box<Self>, replace: bool) -> Result<Made>;
+}
+
+/// Which side of a job a root is opened for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    /// Only read.
+    Source,
+    /// Written.
+    Target,
+}
+
+/// A registry row: how a scheme is opened.
+pub struct Adapter {
+    /// What stands before `://`.
+    pub scheme: &'static str,
+    /// Opens a root from what stands after it.
+    pub open: fn(rest: &[u8], side: Side, options: &Options) -> std::result::Result<Arc<dyn Filesystem>, RootError>,
+}
+
+/// What an adapter needs to know of the job.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Part of the names of working files, so that leftovers can be told from files in use.
+    pub job: crate::model::JobId,
+}
+
+/// Every filesystem that treehaul knows. A path without a scheme is `file`.
+pub const ADAPTERS: &[Adapter] = &[
+    Adapter { scheme: "file", open: posix::open },
+    Adapter { scheme: "synth", open: synth::open },
+    Adapter { scheme: "null", open: null::open },
+];
+
+/// Why a root cannot be opened.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RootError {
+    /// No such adapter.
+    #[error("unknown scheme '{0}://': use a path, {known}", known = known_schemes())]
+    UnknownScheme(String),
+    /// The part after the scheme is not understood.
+    #[error("{0}")]
+    BadUrl(String),
+    /// The adapter cannot be a source, or a target.
+    #[error("{0}")]
+    WrongSide(String),
+    /// The system says no.
+    #[error("{path}: {error}", path = crate::model::escaped(path))]
+    Fs {
+        /// The root, as given.
+        path: Vec<u8>,
+        /// What was tried and what came of it.
+        error: FsError,
+    },
+}
+
+fn known_schemes() -> String {
+    let names: Vec<String> = ADAPTERS.iter().map(|a| format!("{}://", a.scheme)).collect();
+    names.join(", ")
+}
+
+/// Splits a root into its adapter and the rest.
+///
+/// # Errors
+/// [`RootError::UnknownScheme`].
+pub fn adapter_of(root: &[u8]) -> std::result::Result<(&'static Adapter, &[u8]), RootError> {
+    let split = root.windows(3).position(|w| w == b"://").filter(|at| {
+        *at > 0 && root[..*at].iter().all(|b| b.is_ascii_alphanumeric() || b"+-.".contains(b))
+    });
+    let (scheme, rest) = match split {
+        Some(at) => (&root[..at], &root[at + 3..]),
+        None => (&b"file"[..], root),
+    };
+    let found = ADAPTERS.iter().find(|a| a.scheme.as_bytes() == scheme);
+    found.map(|a| (a, rest)).ok_or_else(|| RootError::UnknownScheme(crate::model::escaped(scheme)))
+}
+
+/// Opens a root by its URL or path.
+///
+/// # Errors
+/// [`RootError`], which names the root and the way out.
+pub fn open(root: &[u8], side: Side, options: &Options) -> std::result::Result<Arc<dyn Filesystem>, RootError> {
+    let (adapter, rest) = adapter_of(root)?;
+    (adapter.open)(rest, side, options)
+}

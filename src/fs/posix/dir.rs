@@ -1,0 +1,210 @@
+//! A directory that is held open.
+
+use super::super::{Dir, Edit, FsError, Made, New, NewEntry, Result, SourceFile, Xattrs};
+use super::edit::{Node, metadata_of};
+use super::file::PosixFile;
+use super::{Shared, new, open_child, remove, xattr};
+use crate::model::{Kind, Metadata, Operation, task::Entry};
+use rustix::fs::{AtFlags, FileType, FlockOperation, Mode, OFlags, RawDir, RenameFlags, SeekFrom, StatxFlags};
+use rustix::io::Errno;
+use std::any::Any;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::{Arc, OnceLock};
+
+/// Bytes asked of one `getdents64`.
+const LIST_BYTES: usize = 64 << 10;
+
+pub(super) struct PosixDir {
+    pub(super) fd: Arc<OwnedFd>,
+    shared: Arc<Shared>,
+    /// Does it hand down ACLs, and its group? Asked once.
+    inherits: OnceLock<Inherits>,
+}
+
+#[derive(Clone, Copy)]
+pub(super) struct Inherits {
+    pub(super) acl: bool,
+    /// The group that new children get is surely this process's own.
+    pub(super) own_group: bool,
+}
+
+pub(super) fn kind_of(file_type: FileType) -> Option<Kind> {
+    Some(match file_type {
+        FileType::RegularFile => Kind::File,
+        FileType::Directory => Kind::Directory,
+        FileType::Symlink => Kind::Symlink,
+        FileType::Fifo => Kind::Fifo,
+        FileType::Socket => Kind::Socket,
+        FileType::BlockDevice => Kind::BlockDevice,
+        FileType::CharacterDevice => Kind::CharDevice,
+        FileType::Unknown => return None,
+    })
+}
+
+impl PosixDir {
+    pub(super) fn new(fd: OwnedFd, shared: Arc<Shared>) -> Self {
+        PosixDir { fd: Arc::new(fd), shared, inherits: OnceLock::new() }
+    }
+
+    fn at(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+
+    fn inherits(&self) -> Inherits {
+        *self.inherits.get_or_init(|| {
+            let own = metadata_of(self.at(), b"", AtFlags::EMPTY_PATH);
+            // A setgid directory, or a filesystem mounted with grpid, hands its own group down.
+            let own_group = own.is_ok_and(|m| m.gid == self.shared.gid);
+            Inherits { acl: xattr::has_default_acl(self.at()), own_group }
+        })
+    }
+
+    /// Puts a new directory where something else stands.
+    fn make_dir_over(&self, name: &[u8]) -> Result<Made> {
+        let fail = |e| FsError::new(Operation::MakeDirectory, e);
+        let aside = self.shared.aside();
+        rustix::fs::mkdirat(self.at(), &aside[..], Mode::RWXU).map_err(fail)?;
+        let swapped = new::swap_in(self.at(), &aside, name, &self.shared);
+        if let Err(e) = swapped {
+            // The error that counts is the first one; the empty directory is a leftover at worst.
+            let _ = rustix::fs::unlinkat(self.at(), &aside[..], AtFlags::REMOVEDIR);
+            return Err(e);
+        }
+        Ok(Made::New)
+    }
+}
+
+impl Dir for PosixDir {
+    fn metadata(&self) -> Result<Metadata> {
+        metadata_of(self.at(), b"", AtFlags::EMPTY_PATH)
+    }
+
+    fn list(&self, each: &mut dyn FnMut(Entry<'_>)) -> Result<()> {
+        let fail = |e| FsError::new(Operation::List, e);
+        rustix::fs::seek(&self.fd, SeekFrom::Start(0)).map_err(fail)?;
+        let mut buffer = Vec::with_capacity(LIST_BYTES);
+        let mut listing = RawDir::new(&self.fd, buffer.spare_capacity_mut());
+        while let Some(entry) = listing.next() {
+            let entry = entry.map_err(fail)?;
+            let name = entry.file_name().to_bytes();
+            if name != b"." && name != b".." {
+                each(Entry { name, kind: kind_of(entry.file_type()), metadata: None });
+            }
+        }
+        Ok(())
+    }
+
+    fn stat(&self, name: &[u8]) -> Result<Metadata> {
+        metadata_of(self.at(), name, AtFlags::SYMLINK_NOFOLLOW)
+    }
+
+    fn open_dir(&self, name: &[u8]) -> Result<Box<dyn Dir>> {
+        let fd = open_child(self.at(), name).map_err(|e| FsError::new(Operation::OpenDirectory, e))?;
+        Ok(Box::new(PosixDir::new(fd, Arc::clone(&self.shared))))
+    }
+
+    fn open_file(&self, name: &[u8]) -> Result<Box<dyn SourceFile>> {
+        Ok(Box::new(PosixFile::open(self.at(), name)?))
+    }
+
+    fn read_link(&self, name: &[u8]) -> Result<Vec<u8>> {
+        let target = rustix::fs::readlinkat(&self.fd, name, Vec::new());
+        target.map(std::ffi::CString::into_bytes).map_err(|e| FsError::new(Operation::ReadLink, e))
+    }
+
+    fn xattrs(&self, name: &[u8]) -> Result<Xattrs> {
+        xattr::of_child(self.at(), name)
+    }
+
+    fn xattrs_self(&self) -> Result<Xattrs> {
+        xattr::of_descriptor(self.at())
+    }
+
+    fn make_dir(&self, name: &[u8]) -> Result<Made> {
+        match rustix::fs::mkdirat(self.at(), name, Mode::RWXU) {
+            Ok(()) => {
+                if self.inherits().acl {
+                    let child = self.edit(name)?;
+                    child.remove_xattr(xattr::ACL_DEFAULT)?;
+                    child.remove_xattr(xattr::ACL_ACCESS)?;
+                }
+                Ok(Made::New)
+            }
+            Err(Errno::EXIST) => match self.stat(name) {
+                Ok(m) if m.kind == Kind::Directory => Ok(Made::Existed),
+                Ok(_) => self.make_dir_over(name),
+                Err(e) => Err(e),
+            },
+            Err(e) => Err(FsError::new(Operation::MakeDirectory, e)),
+        }
+    }
+
+    fn create(&self, name: &[u8], what: New<'_>, direct: bool) -> Result<Box<dyn NewEntry>> {
+        let entry = new::PosixNew::create(&self.fd, self.inherits(), Arc::clone(&self.shared), name, what, direct)?;
+        Ok(Box::new(entry))
+    }
+
+    fn edit(&self, name: &[u8]) -> Result<Box<dyn Edit>> {
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let fd = rustix::fs::openat(&self.fd, name, flags, Mode::empty());
+        Ok(Box::new(Node::path(fd.map_err(|e| FsError::new(Operation::Open, e))?)))
+    }
+
+    fn edit_self(&self) -> Result<Box<dyn Edit>> {
+        let fd = rustix::io::fcntl_dupfd_cloexec(&self.fd, 0).map_err(|e| FsError::new(Operation::Open, e))?;
+        Ok(Box::new(Node::open(fd)))
+    }
+
+    fn link(&self, name: &[u8], from: &dyn Dir, from_name: &[u8], replace: bool) -> Result<()> {
+        let fail = |e: Errno| FsError::new(Operation::Link, e);
+        let from = from.as_any().downcast_ref::<PosixDir>().ok_or_else(|| fail(Errno::XDEV))?;
+        match rustix::fs::linkat(&from.fd, from_name, &self.fd, name, AtFlags::empty()) {
+            Err(Errno::EXIST) if replace => {}
+            other => return other.map_err(fail),
+        }
+        let aside = self.shared.aside();
+        rustix::fs::linkat(&from.fd, from_name, &self.fd, &aside[..], AtFlags::empty()).map_err(fail)?;
+        new::put_over(self.at(), &aside, name, &self.shared)?;
+        // rename(2) does nothing when both names are of one inode already; then the aside name is still there.
+        match rustix::fs::unlinkat(&self.fd, &aside[..], AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => Ok(()),
+            Err(e) => Err(FsError::new(Operation::Remove, e)),
+        }
+    }
+
+    fn remove(&self, name: &[u8]) -> Result<()> {
+        remove::remove(self.at(), name, &self.shared)
+    }
+
+    fn remove_empty_dir(&self, name: &[u8]) -> Result<bool> {
+        match rustix::fs::unlinkat(&self.fd, name, AtFlags::REMOVEDIR) {
+            Ok(()) => Ok(true),
+            Err(Errno::NOTEMPTY | Errno::EXIST) => Ok(false),
+            Err(e) => Err(FsError::new(Operation::Remove, e)),
+        }
+    }
+
+    fn lock(&self, exclusive: bool) -> Result<Option<Box<dyn Send + Sync>>> {
+        let fail = |e| FsError::new(Operation::Lock, e);
+        // A lock belongs to an open file description, so it gets one of its own.
+        let fd = open_child(self.at(), b".").map_err(fail)?;
+        let how = if exclusive { FlockOperation::NonBlockingLockExclusive } else { FlockOperation::NonBlockingLockShared };
+        match rustix::fs::flock(&fd, how) {
+            Ok(()) => Ok(Some(Box::new(fd))),
+            Err(Errno::WOULDBLOCK) => Ok(None),
+            Err(e) => Err(fail(e)),
+        }
+    }
+
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+}
+
+/// Renames without replacing; `EINVAL` or `ENOSYS` where the filesystem cannot (Lustre, old NFS).
+pub(super) fn rename_new(at: BorrowedFd<'_>, from: &[u8], to: &[u8]) -> rustix::io::Result<()> {
+    rustix::fs::renameat_with(at, from, at, to, RenameFlags::NOREPLACE)
+}
+
+/// What `statx` is asked for.
+pub(super) const STATX: StatxFlags = StatxFlags::BASIC_STATS;

@@ -1,0 +1,94 @@
+//! A regular file open for reading.
+
+use super::super::{FsError, Result, SourceFile, Xattrs};
+use super::edit::metadata_of;
+use super::{with_noatime, xattr};
+use crate::model::{Kind, Metadata, Operation};
+use rustix::fs::{AtFlags, Mode, OFlags, SeekFrom};
+use rustix::io::Errno;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+/// Without following, without waiting for a fifo's writer, without becoming a terminal's owner.
+const READ: OFlags = OFlags::RDONLY
+    .union(OFlags::NOFOLLOW)
+    .union(OFlags::NONBLOCK)
+    .union(OFlags::NOCTTY)
+    .union(OFlags::NOATIME)
+    .union(OFlags::CLOEXEC);
+
+pub(super) struct PosixFile {
+    fd: OwnedFd,
+    at_open: Metadata,
+}
+
+impl PosixFile {
+    pub(super) fn open(at: BorrowedFd<'_>, name: &[u8]) -> Result<Self> {
+        let open = |flags| rustix::fs::openat(at, name, flags, Mode::empty());
+        let fd = with_noatime(open, READ).map_err(|e| {
+            // A socket, or a device without a driver: it is not a file.
+            FsError::new(Operation::Open, if e == Errno::NXIO { Errno::LOOP } else { e })
+        })?;
+        let at_open = metadata_of(fd.as_fd(), b"", AtFlags::EMPTY_PATH)?;
+        if at_open.kind != Kind::File {
+            return Err(FsError::new(Operation::Open, Errno::LOOP));
+        }
+        Ok(PosixFile { fd, at_open })
+    }
+}
+
+/// Data and hole borders by `SEEK_DATA` and `SEEK_HOLE`; a filesystem without them shows one run of data.
+fn next_data(fd: BorrowedFd<'_>, offset: u64, size: u64) -> rustix::io::Result<Option<(u64, u64)>> {
+    if offset >= size {
+        return Ok(None);
+    }
+    let start = match rustix::fs::seek(fd, SeekFrom::Data(offset)) {
+        Ok(start) => start,
+        Err(Errno::NXIO) => return Ok(None),
+        Err(Errno::INVAL | Errno::OPNOTSUPP) => return Ok(Some((offset, size))),
+        Err(e) => return Err(e),
+    };
+    if start >= size {
+        return Ok(None);
+    }
+    let end = match rustix::fs::seek(fd, SeekFrom::Hole(start)) {
+        Ok(end) => end.min(size),
+        Err(Errno::NXIO) => return Ok(None), // cut short meanwhile
+        Err(e) => return Err(e),
+    };
+    Ok((end > start).then_some((start, end)))
+}
+
+impl SourceFile for PosixFile {
+    fn metadata(&self) -> Result<Metadata> {
+        metadata_of(self.fd.as_fd(), b"", AtFlags::EMPTY_PATH)
+    }
+
+    fn at_open(&self) -> Result<Metadata> {
+        Ok(self.at_open)
+    }
+
+    fn xattrs(&self) -> Result<Xattrs> {
+        xattr::of_descriptor(self.fd.as_fd())
+    }
+
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<usize> {
+        let mut done = 0;
+        while done < buf.len() {
+            match rustix::io::pread(&self.fd, &mut buf[done..], offset + done as u64) {
+                Ok(0) => break,
+                Ok(n) => done += n,
+                Err(Errno::INTR) => {}
+                Err(e) => return Err(FsError::new(Operation::Read, e)),
+            }
+        }
+        Ok(done)
+    }
+
+    fn next_data(&self, offset: u64, size: u64) -> Result<Option<(u64, u64)>> {
+        next_data(self.fd.as_fd(), offset, size).map_err(|e| FsError::new(Operation::SeekData, e))
+    }
+
+    fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.fd.as_fd())
+    }
+}

@@ -1,0 +1,280 @@
+//! Entries that are being made: invisible (`O_TMPFILE`) where the filesystem can, else under a working name.
+
+use super::super::{Edit, FsError, Made, New, NewEntry, Result, SourceFile, Xattrs};
+use super::dir::{Inherits, kind_of, rename_new};
+use super::edit::{Node, metadata_of};
+use super::{Shared, contents, remove, sys, xattr};
+use crate::model::{Kind, Metadata, Operation, Timestamp};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, RenameFlags};
+use rustix::io::Errno;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+/// Readable and writable by the maker alone until the final mode is set.
+const PRIVATE: Mode = Mode::RUSR.union(Mode::WUSR);
+const WRITE: OFlags = OFlags::WRONLY.union(OFlags::CLOEXEC).union(OFlags::NOFOLLOW);
+const WRITE_NEW: OFlags = WRITE.union(OFlags::CREATE).union(OFlags::EXCL);
+
+/// Where the entry is while it is being made.
+enum Place {
+    /// It has no name: the kernel removes it when nobody holds it.
+    Nameless,
+    /// Under a working name, or, made directly, under its final one.
+    Named(Vec<u8>),
+    /// Published, or gone.
+    Settled,
+}
+
+pub(super) struct PosixNew {
+    dir: Arc<OwnedFd>,
+    shared: Arc<Shared>,
+    name: Vec<u8>,
+    /// None after the checked close.
+    node: Option<Node>,
+    place: Place,
+    direct: bool,
+    own_group: bool,
+}
+
+impl PosixNew {
+    pub(super) fn create(
+        dir: &Arc<OwnedFd>,
+        inherits: Inherits,
+        shared: Arc<Shared>,
+        name: &[u8],
+        what: New<'_>,
+        direct: bool,
+    ) -> Result<Self> {
+        let (node, place) = match what {
+            New::File => create_file(dir.as_fd(), &shared, direct.then_some(name))?,
+            New::Symlink(target) => create_symlink(dir.as_fd(), &shared, direct.then_some(name), target)?,
+            New::Node(kind, rdev) => create_node(dir.as_fd(), &shared, direct.then_some(name), kind, rdev)?,
+        };
+        let own_group = inherits.own_group;
+        let dir = Arc::clone(dir);
+        let new = PosixNew { dir, shared, name: name.to_vec(), node: Some(node), place, direct, own_group };
+        if inherits.acl && !matches!(what, New::Symlink(_)) {
+            new.remove_xattr(xattr::ACL_ACCESS)?;
+        }
+        Ok(new)
+    }
+
+    fn node(&self, operation: Operation) -> Result<&Node> {
+        self.node.as_ref().ok_or_else(|| FsError::new(operation, Errno::BADF))
+    }
+
+    /// Gives a file without a name this one.
+    fn link_nameless(&self, name: &[u8]) -> Result<()> {
+        let fail = |e: Errno| FsError::new(Operation::Link, e);
+        let fd = self.node(Operation::Link)?.descriptor();
+        match rustix::fs::linkat(fd, "", &self.dir, name, AtFlags::EMPTY_PATH) {
+            // Without CAP_DAC_READ_SEARCH an empty path is refused with ENOENT; the way through /proc is not.
+            Err(Errno::NOENT) => {
+                let path = sys::proc_path(fd, None).map_err(|e| FsError::new(Operation::Link, e))?;
+                rustix::fs::linkat(CWD, path, &self.dir, name, AtFlags::SYMLINK_FOLLOW).map_err(fail)
+            }
+            other => other.map_err(fail),
+        }
+    }
+
+    fn publish_named(&mut self, aside: &[u8], replace: bool) -> Result<Made> {
+        let fail = |e| FsError::new(Operation::Rename, e);
+        let at = self.dir.as_fd();
+        match rename_new(at, aside, &self.name) {
+            Ok(()) => return Ok(Made::New),
+            Err(Errno::EXIST) if !replace => return Ok(Made::Existed),
+            Err(Errno::EXIST) => {}
+            // No such rename on this filesystem: a second name is exclusive everywhere.
+            Err(Errno::INVAL | Errno::NOSYS) if !replace => {
+                return match rustix::fs::linkat(at, aside, at, &self.name[..], AtFlags::empty()) {
+                    // The working name goes with the guard.
+                    Ok(()) => Ok(Made::New),
+                    Err(Errno::EXIST) => Ok(Made::Existed),
+                    Err(Errno::PERM | Errno::OPNOTSUPP) => self.publish_unlinkable(aside),
+                    Err(e) => Err(fail(e)),
+                };
+            }
+            Err(Errno::INVAL | Errno::NOSYS) => {}
+            Err(e) => return Err(fail(e)),
+        }
+        put_over(at, aside, &self.name, &self.shared)?;
+        Ok(Made::New)
+    }
+
+    /// On a filesystem with neither exclusive rename nor hard links: look, then rename.
+    fn publish_unlinkable(&self, aside: &[u8]) -> Result<Made> {
+        match metadata_of(self.dir.as_fd(), &self.name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(_) => Ok(Made::Existed),
+            Err(e) if e.is_absent() => {
+                put_over(self.dir.as_fd(), aside, &self.name, &self.shared)?;
+                Ok(Made::New)
+            }
+            Err(e) => Err(e),
+        }
+    }
+}
+
+impl Drop for PosixNew {
+    fn drop(&mut self) {
+        if let Place::Named(name) = &self.place {
+            // Best effort: a working file that stays is found and removed by the next run.
+            let _ = rustix::fs::unlinkat(&self.dir, &name[..], AtFlags::empty());
+        }
+    }
+}
+
+fn create_file(at: BorrowedFd<'_>, shared: &Shared, name: Option<&[u8]>) -> Result<(Node, Place)> {
+    let fail = |e| FsError::new(Operation::Create, e);
+    if name.is_none() && shared.tmpfile.load(Ordering::Relaxed) {
+        match rustix::fs::openat(at, ".", OFlags::WRONLY | OFlags::CLOEXEC | OFlags::TMPFILE, PRIVATE) {
+            Ok(fd) => return Ok((Node::open(fd), Place::Nameless)),
+            Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::INVAL | Errno::NOENT) => {
+                shared.tmpfile.store(false, Ordering::Relaxed);
+            }
+            Err(e) => return Err(fail(e)),
+        }
+    }
+    let name = name.map_or_else(|| shared.aside(), <[u8]>::to_vec);
+    let fd = rustix::fs::openat(at, &name[..], WRITE_NEW, PRIVATE).map_err(fail)?;
+    Ok((Node::open(fd), Place::Named(name)))
+}
+
+fn create_symlink(at: BorrowedFd<'_>, shared: &Shared, name: Option<&[u8]>, target: &[u8]) -> Result<(Node, Place)> {
+    let name = name.map_or_else(|| shared.aside(), <[u8]>::to_vec);
+    rustix::fs::symlinkat(target, at, &name[..]).map_err(|e| FsError::new(Operation::MakeSymlink, e))?;
+    hold(at, name, Kind::Symlink)
+}
+
+fn create_node(at: BorrowedFd<'_>, shared: &Shared, name: Option<&[u8]>, kind: Kind, rdev: u64) -> Result<(Node, Place)> {
+    let fail = |e| FsError::new(Operation::MakeNode, e);
+    let file_type = match kind {
+        Kind::Fifo => FileType::Fifo,
+        Kind::Socket => FileType::Socket,
+        Kind::BlockDevice => FileType::BlockDevice,
+        Kind::CharDevice => FileType::CharacterDevice,
+        Kind::File | Kind::Directory | Kind::Symlink => return Err(fail(Errno::INVAL)),
+    };
+    let name = name.map_or_else(|| shared.aside(), <[u8]>::to_vec);
+    rustix::fs::mknodat(at, &name[..], file_type, PRIVATE, rdev).map_err(fail)?;
+    hold(at, name, kind)
+}
+
+/// Takes hold of what was just made under a name, and makes sure that nobody put something else there:
+/// attributes must not be set on a file that an attacker links into place.
+fn hold(at: BorrowedFd<'_>, name: Vec<u8>, kind: Kind) -> Result<(Node, Place)> {
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let fd = rustix::fs::openat(at, &name[..], flags, Mode::empty()).map_err(|e| FsError::new(Operation::Open, e))?;
+    let found = rustix::fs::fstat(&fd).map_err(|e| FsError::new(Operation::Stat, e))?;
+    let own = found.st_uid == rustix::process::geteuid().as_raw() && found.st_nlink == 1;
+    if !own || kind_of(FileType::from_raw_mode(found.st_mode)) != Some(kind) {
+        return Err(FsError::new(Operation::Open, Errno::STALE));
+    }
+    Ok((Node::path(fd), Place::Named(name)))
+}
+
+/// Renames `aside` to `name`, whatever stands there; a directory is moved out of the way and then removed.
+pub(super) fn put_over(at: BorrowedFd<'_>, aside: &[u8], name: &[u8], shared: &Shared) -> Result<()> {
+    match rustix::fs::renameat(at, aside, at, name) {
+        Ok(()) => Ok(()),
+        Err(Errno::ISDIR | Errno::NOTDIR | Errno::EXIST | Errno::NOTEMPTY) => swap_in(at, aside, name, shared),
+        Err(e) => Err(FsError::new(Operation::Rename, e)),
+    }
+}
+
+/// Puts `aside` in the place of an entry of another kind, and then removes that one.
+pub(super) fn swap_in(at: BorrowedFd<'_>, aside: &[u8], name: &[u8], shared: &Shared) -> Result<()> {
+    let fail = |e| FsError::new(Operation::Rename, e);
+    match rustix::fs::renameat_with(at, aside, at, name, RenameFlags::EXCHANGE) {
+        Ok(()) => remove::remove(at, aside, shared),
+        Err(Errno::INVAL | Errno::NOSYS | Errno::NOENT) => {
+            let old = shared.aside();
+            match rustix::fs::renameat(at, name, at, &old[..]) {
+                Ok(()) | Err(Errno::NOENT) => {}
+                Err(e) => return Err(fail(e)),
+            }
+            rustix::fs::renameat(at, aside, at, name).map_err(fail)?;
+            match remove::remove(at, &old, shared) {
+                Err(e) if e.is_absent() => Ok(()),
+                other => other,
+            }
+        }
+        Err(e) => Err(fail(e)),
+    }
+}
+
+impl Edit for PosixNew {
+    fn metadata(&self) -> Result<Metadata> {
+        self.node(Operation::Stat)?.metadata()
+    }
+    fn xattrs(&self) -> Result<Xattrs> {
+        self.node(Operation::ListXattrs)?.xattrs()
+    }
+    fn set_owner(&self, uid: Option<u32>, gid: Option<u32>) -> Result<()> {
+        self.node(Operation::SetOwner)?.set_owner(uid, gid)
+    }
+    fn set_mode(&self, mode: u32) -> Result<()> {
+        self.node(Operation::SetMode)?.set_mode(mode)
+    }
+    fn set_times(&self, atime: Timestamp, mtime: Timestamp) -> Result<()> {
+        self.node(Operation::SetTimes)?.set_times(atime, mtime)
+    }
+    fn set_xattr(&self, name: &[u8], value: &[u8]) -> Result<()> {
+        self.node(Operation::SetXattr)?.set_xattr(name, value)
+    }
+    fn remove_xattr(&self, name: &[u8]) -> Result<()> {
+        self.node(Operation::RemoveXattr)?.remove_xattr(name)
+    }
+}
+
+impl NewEntry for PosixNew {
+    fn is_owned_by(&self, uid: u32, gid: u32) -> bool {
+        uid == self.shared.uid && gid == self.shared.gid && self.own_group
+    }
+
+    fn fill_from(&mut self, source: &dyn SourceFile, holes: bool, written: &dyn Fn(u64)) -> Result<u64> {
+        let target = self.node(Operation::Write)?.descriptor();
+        contents::fill(target, source, holes, written, &self.shared)
+    }
+
+    fn seal(&mut self) -> Result<()> {
+        let fail = |e| FsError::new(Operation::Close, e);
+        let closing = match self.place {
+            // Still needed to give it a name; closing a duplicate makes the filesystem flush all the same.
+            Place::Nameless => {
+                let fd = self.node(Operation::Close)?.descriptor();
+                Some(rustix::io::fcntl_dupfd_cloexec(fd, 0).map_err(|e| FsError::new(Operation::Close, e))?)
+            }
+            _ => self.node.take().map(Node::into_descriptor),
+        };
+        closing.map_or(Ok(()), |fd| sys::checked_close(fd).map_err(fail))
+    }
+
+    fn publish(mut self: Box<Self>, replace: bool) -> Result<Made> {
+        if self.direct {
+            self.place = Place::Settled;
+            return Ok(Made::New);
+        }
+        if let Place::Nameless = self.place {
+            match self.link_nameless(&self.name) {
+                Ok(()) => return Ok(Made::New),
+                Err(e) if e.errno == libc::EEXIST && !replace => return Ok(Made::Existed),
+                Err(e) if e.errno == libc::EEXIST => {
+                    let aside = self.shared.aside();
+                    self.link_nameless(&aside)?;
+                    self.place = Place::Named(aside);
+                }
+                Err(e) => return Err(e),
+            }
+        }
+        let Place::Named(aside) = &self.place else { return Err(FsError::new(Operation::Rename, Errno::BADF)) };
+        let aside = aside.clone();
+        let made = self.publish_named(&aside, replace)?;
+        // After a rename the working name is gone; after a link the guard removes it.
+        if made == Made::New && metadata_of(self.dir.as_fd(), &aside, AtFlags::SYMLINK_NOFOLLOW).is_err_and(|e| e.is_absent())
+        {
+            self.place = Place::Settled;
+        }
+        Ok(made)
+    }
+}

@@ -1,0 +1,55 @@
+//! What a target keeps of times: tried out on a file without a name, so nothing is left and nothing is touched.
+
+use super::super::{Edit, FsError, New, Result, Traits};
+use super::Shared;
+use super::dir::Inherits;
+use super::new::PosixNew;
+use crate::model::{Operation, Timestamp};
+use std::os::fd::BorrowedFd;
+use std::sync::Arc;
+
+/// Nanoseconds whose digits tell the granularity; the odd second tells FAT's two.
+const TRIAL: Timestamp = Timestamp { sec: 1_000_000_001, ns: 123_456_789 };
+/// Far beyond what any filesystem keeps, yet within what the kernel's time type holds, in seconds.
+const FAR: i64 = 1 << 40;
+
+pub(super) fn traits(root: BorrowedFd<'_>, shared: &Arc<Shared>) -> Result<Traits> {
+    let root = root.try_clone_to_owned().map_err(|e| FsError::new(Operation::OpenRoot, e))?;
+    let inherits = Inherits { acl: false, own_group: false };
+    let trial = match PosixNew::create(&Arc::new(root), inherits, Arc::clone(shared), b"trial", New::File, false) {
+        Ok(trial) => trial,
+        // A full or read-only target is reported entry by entry, or needs nothing written at all.
+        Err(_) => return Ok(Traits::default()),
+    };
+    let kept = |t: Timestamp| -> Result<Timestamp> {
+        trial.set_times(t, t)?;
+        Ok(trial.metadata()?.mtime)
+    };
+    let seen = kept(TRIAL)?;
+    let granularity = [1, 100, 1000, 1_000_000, 1_000_000_000, 2_000_000_000];
+    let time_granularity_ns = granularity.into_iter().find(|g| TRIAL.truncated(*g) == seen).unwrap_or(2_000_000_000);
+    let earliest = kept(Timestamp { sec: -FAR, ns: 0 }).unwrap_or(Timestamp { sec: i64::MIN, ns: 0 });
+    let latest = kept(Timestamp { sec: FAR, ns: 0 }).unwrap_or(Timestamp { sec: i64::MAX, ns: 0 });
+    let bounded = |t: Timestamp, open: i64| if t.sec.abs() == FAR { Timestamp { sec: open, ns: 0 } } else { t };
+    let time_range = (bounded(earliest, i64::MIN), bounded(latest, i64::MAX));
+    Ok(Traits { time_granularity_ns, time_range, forgets: false })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::JobId;
+    use std::os::fd::AsFd;
+
+    #[test]
+    fn the_probe_leaves_nothing_behind() {
+        let dir = tempfile::tempdir().unwrap();
+        let fd = std::fs::File::open(dir.path()).unwrap();
+        let before = std::fs::metadata(dir.path()).unwrap().modified().unwrap();
+        let traits = traits(fd.as_fd(), &Shared::new(JobId::random())).unwrap();
+        assert!(traits.time_granularity_ns >= 1);
+        assert!(traits.time_range.0 < traits.time_range.1);
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+        assert_eq!(std::fs::metadata(dir.path()).unwrap().modified().unwrap(), before);
+    }
+}

@@ -1,0 +1,105 @@
+//! System calls that no library offers as we need them. All `unsafe` of the adapter is here.
+
+use std::ffi::CString;
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, IntoRawFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Closes a descriptor and tells what the close itself met: NFS and others report late write errors there.
+pub fn checked_close(fd: OwnedFd) -> io::Result<()> {
+    // SAFETY: the descriptor is owned and given up here, so it is closed exactly once.
+    match unsafe { libc::close(fd.into_raw_fd()) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+// Numbers are the same on every architecture; Linux 6.13 and later (include/uapi/asm-generic/unistd.h).
+const SYS_GETXATTRAT: libc::c_long = 464;
+const SYS_LISTXATTRAT: libc::c_long = 465;
+
+/// `struct xattr_args` of `getxattrat(2)`.
+#[repr(C, align(8))]
+struct XattrArgs {
+    value: u64,
+    size: u32,
+    flags: u32,
+}
+
+static HAS_XATTRAT: AtomicBool = AtomicBool::new(true);
+
+/// Names of extended attributes of a child that is not followed, NUL-terminated one after the other.
+pub fn list_xattrs_at(dir: BorrowedFd<'_>, name: &[u8], buf: &mut [u8]) -> io::Result<usize> {
+    let c_name = CString::new(name)?;
+    if HAS_XATTRAT.load(Ordering::Relaxed) {
+        // SAFETY: the name is a C string, the buffer is valid for its length, and the kernel writes no more.
+        let n = unsafe {
+            let flags = libc::AT_SYMLINK_NOFOLLOW;
+            libc::syscall(SYS_LISTXATTRAT, dir.as_raw_fd(), c_name.as_ptr(), flags, buf.as_mut_ptr(), buf.len())
+        };
+        if let Some(result) = outcome(n) {
+            return result;
+        }
+    }
+    let path = proc_path(dir, Some(name))?;
+    // SAFETY: as above.
+    let n = unsafe { libc::llistxattr(path.as_ptr(), buf.as_mut_ptr().cast(), buf.len()) };
+    returned(n as libc::c_long)
+}
+
+/// The value of one extended attribute of a child that is not followed.
+pub fn get_xattr_at(dir: BorrowedFd<'_>, name: &[u8], key: &[u8], buf: &mut [u8]) -> io::Result<usize> {
+    let c_name = CString::new(name)?;
+    let c_key = CString::new(key)?;
+    if HAS_XATTRAT.load(Ordering::Relaxed) {
+        let size = u32::try_from(buf.len()).unwrap_or(u32::MAX);
+        let mut args = XattrArgs { value: buf.as_mut_ptr() as u64, size, flags: 0 };
+        // SAFETY: both names are C strings, `args` names a buffer that is valid for its length.
+        let n = unsafe {
+            libc::syscall(
+                SYS_GETXATTRAT,
+                dir.as_raw_fd(),
+                c_name.as_ptr(),
+                libc::AT_SYMLINK_NOFOLLOW,
+                c_key.as_ptr(),
+                &raw mut args,
+                size_of::<XattrArgs>(),
+            )
+        };
+        if let Some(result) = outcome(n) {
+            return result;
+        }
+    }
+    let path = proc_path(dir, Some(name))?;
+    // SAFETY: as above.
+    let n = unsafe { libc::lgetxattr(path.as_ptr(), c_key.as_ptr(), buf.as_mut_ptr().cast(), buf.len()) };
+    returned(n as libc::c_long)
+}
+
+/// The result, or none if the kernel has no such call, which is remembered.
+fn outcome(n: libc::c_long) -> Option<io::Result<usize>> {
+    let result = returned(n);
+    match &result {
+        // A seccomp filter that does not know the call says EPERM; reading names needs no permission otherwise.
+        Err(e) if matches!(e.raw_os_error(), Some(libc::ENOSYS | libc::EPERM)) => {
+            HAS_XATTRAT.store(false, Ordering::Relaxed);
+            None
+        }
+        _ => Some(result),
+    }
+}
+
+fn returned(n: libc::c_long) -> io::Result<usize> {
+    usize::try_from(n).map_err(|_| io::Error::last_os_error())
+}
+
+/// A path to what a descriptor holds, through `/proc`: the only way to some calls on `O_PATH` descriptors.
+/// With a name, a child of the directory; calls that do not follow symlinks then stop at the child.
+pub fn proc_path(fd: BorrowedFd<'_>, name: Option<&[u8]>) -> io::Result<CString> {
+    let mut path = format!("/proc/self/fd/{}", fd.as_raw_fd()).into_bytes();
+    if let Some(name) = name {
+        path.push(b'/');
+        path.extend_from_slice(name);
+    }
+    Ok(CString::new(path)?)
+}

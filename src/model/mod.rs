@@ -1,0 +1,20 @@
+//! Pure data: paths, metadata, jobs, tasks, outcomes. Nothing here does I/O.
+//!
+//! Invariant: a value that exists is valid. A [`RelPath`] cannot leave its root, a [`Name`] check
+//! cannot be skipped by a message, a [`Metadata`] never carries a kind that it cannot name.
+
+pub mod escape;
+pub mod job;
+pub mod metadata;
+pub mod outcome;
+pub mod path;
+pub mod policy;
+pub mod task;
+
+pub use escape::escaped;
+pub use job::{JobId, JobSpec};
+pub use metadata::{Kind, Metadata, Timestamp};
+pub use outcome::{Failure, Operation, Report, Totals};
+pub use path::{PathError, RelPath, check_name};
+pub use policy::Policy;
+pub use task::{Entries, Queue, Task};

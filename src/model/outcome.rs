@@ -1,0 +1,156 @@
+//! What became of entries: totals that add up, and failures one by one.
+
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+macro_rules! totals {
+    ($($(#[$doc:meta])* $field:ident,)*) => {
+        /// Counters of one task, one worker or a whole job; they only grow, and add.
+        #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+        pub struct Totals { $($(#[$doc])* pub $field: u64,)* }
+        impl Totals {
+            /// Adds another's counters.
+            pub fn add(&mut self, other: &Totals) { $(self.$field += other.$field;)* }
+            /// Name and value of each counter, in the order of the summary.
+            pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> {
+                [$((stringify!($field), self.$field)),*].into_iter()
+            }
+        }
+    };
+}
+
+totals! {
+    /// Entries found in the source, the root among them.
+    found,
+    /// Entries that were made or whose contents were written anew.
+    copied,
+    /// Entries of which only attributes were set.
+    updated,
+    /// Entries that were right already.
+    unchanged,
+    /// Entries that failed; each is listed.
+    failed,
+    /// Entries that were gone when their turn came.
+    vanished,
+    /// Files that kept changing while they were copied.
+    changed_while_copying,
+    /// Entries left out because the policy says so (`--no-specials`).
+    filtered,
+    /// Directories among them.
+    directories,
+    /// Regular files.
+    files,
+    /// Symbolic links.
+    symlinks,
+    /// Fifos, sockets and device nodes.
+    specials,
+    /// Names that were made as further hard links.
+    hard_links,
+    /// Bytes of data written.
+    bytes_copied,
+    /// Bytes of all files looked at (their sizes).
+    bytes_found,
+    /// Working files of earlier, killed runs that were removed.
+    leftovers_removed,
+    /// Entries whose owner or group could not be kept.
+    lost_owner,
+    /// Entries whose permission bits could not be kept entirely.
+    lost_mode,
+    /// Entries whose times could not be kept.
+    lost_times,
+    /// Extended attributes that could not be kept.
+    lost_xattrs,
+    /// ACLs that could not be kept.
+    lost_acls,
+    /// Groups of hard links that became separate files.
+    lost_hard_links,
+}
+
+impl Totals {
+    /// Entries that are done with, however it went.
+    pub fn done(&self) -> u64 {
+        self.copied + self.updated + self.unchanged + self.failed + self.vanished + self.changed_while_copying + self.filtered
+    }
+}
+
+macro_rules! operations {
+    ($($variant:ident = $text:literal,)*) => {
+        /// What was being done when something failed.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+        #[allow(missing_docs)] // each variant's text says it
+        pub enum Operation { $(#[serde(rename = $text)] $variant,)* }
+        impl Operation {
+            /// The words in messages and reports.
+            pub fn words(self) -> &'static str { match self { $(Operation::$variant => $text,)* } }
+        }
+    };
+}
+
+operations! {
+    OpenRoot = "open root",
+    OpenDirectory = "open directory",
+    List = "list directory",
+    Stat = "stat",
+    Open = "open",
+    Read = "read",
+    SeekData = "seek data",
+    ReadLink = "read link",
+    ListXattrs = "list xattrs",
+    GetXattr = "get xattr",
+    MakeDirectory = "make directory",
+    Create = "create",
+    Write = "write",
+    Truncate = "truncate",
+    MakeSymlink = "make symlink",
+    MakeNode = "make node",
+    SetOwner = "set owner",
+    SetMode = "set mode",
+    SetTimes = "set times",
+    SetXattr = "set xattr",
+    RemoveXattr = "remove xattr",
+    Close = "close",
+    Link = "link",
+    Rename = "rename",
+    Remove = "remove",
+    Lock = "lock",
+    Compare = "compare",
+    Run = "run task",
+}
+
+impl fmt::Display for Operation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.words())
+    }
+}
+
+/// One entry that failed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// Path relative to the root, as bytes; may hold a name that is not allowed.
+    #[serde(with = "serde_bytes")]
+    pub path: Vec<u8>,
+    /// What was tried.
+    pub operation: Operation,
+    /// The system's error number, if it was the system.
+    pub errno: Option<i32>,
+    /// What it means.
+    pub message: String,
+}
+
+/// What one task did: told once, when its effects are done.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Report {
+    /// Counters to add.
+    pub totals: Totals,
+    /// Entries that failed.
+    pub failures: Vec<Failure>,
+    /// The whole job cannot go on, and why.
+    pub abort: Option<String>,
+}
+
+impl Report {
+    /// Nothing in it?
+    pub fn is_empty(&self) -> bool {
+        *self == Report::default()
+    }
+}

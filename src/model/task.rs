@@ -1,0 +1,229 @@
+//! Tasks: the messages that dir actors and file actors work on.
+//!
+//! Invariant: a task names directories by a [`RelPath`] and entries by checked names, also after it
+//! was read from a message; and running it twice, even at the same time, gives the same result.
+
+use super::path::{PathError, RelPath, check_name};
+use super::{Kind, Metadata};
+use serde::{Deserialize, Serialize};
+
+/// Most entries in one task.
+pub const MAX_TASK_ENTRIES: usize = 1024;
+
+/// Which actors a task is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Queue {
+    /// Dir actors: listing.
+    Dirs,
+    /// File actors: the entries themselves.
+    Files,
+    /// File actors, once the walk is quiescent: directories' own attributes.
+    Finish,
+}
+
+impl Queue {
+    /// All of them.
+    pub const ALL: [Queue; 3] = [Queue::Dirs, Queue::Files, Queue::Finish];
+
+    /// The word in queue names and messages.
+    pub fn noun(self) -> &'static str {
+        match self {
+            Queue::Dirs => "dirs",
+            Queue::Files => "files",
+            Queue::Finish => "dirtimes",
+        }
+    }
+}
+
+/// One message.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Task {
+    /// List sibling directories and route what is in them.
+    Dirs {
+        /// The directory that holds them.
+        parent: RelPath,
+        /// Their names; none means `parent` itself (the root). The tag is 1 for a directory that the
+        /// target did not have before: a hint that saves look-ups, never a promise.
+        names: Names,
+    },
+    /// Work on entries of one directory.
+    Batch {
+        /// The directory.
+        dir: RelPath,
+        /// What to work on.
+        entries: Entries,
+        /// The target directory was made by this job: nothing is expected there. A hint.
+        fresh: bool,
+    },
+    /// Give sibling directories their final attributes.
+    Finish {
+        /// The directory that holds them.
+        parent: RelPath,
+        /// Their names. The tag is 1 where working files of dead workers must be looked for.
+        names: Names,
+    },
+}
+
+impl Task {
+    /// The queue it belongs to.
+    pub fn queue(&self) -> Queue {
+        match self {
+            Task::Dirs { .. } => Queue::Dirs,
+            Task::Batch { .. } => Queue::Files,
+            Task::Finish { .. } => Queue::Finish,
+        }
+    }
+
+    /// The directory that it is about, or that holds the ones it is about.
+    pub fn directory(&self) -> &RelPath {
+        match self {
+            Task::Dirs { parent: path, .. } | Task::Finish { parent: path, .. } | Task::Batch { dir: path, .. } => path,
+        }
+    }
+
+    /// The task that starts a walk.
+    pub fn root() -> Self {
+        Task::Dirs { parent: RelPath::root(), names: Names::default() }
+    }
+
+    /// Bytes that it holds, for bounds on memory.
+    pub fn weight_bytes(&self) -> usize {
+        let (path, held) = match self {
+            Task::Dirs { parent, names } | Task::Finish { parent, names } => (parent, names.packed.capacity()),
+            Task::Batch { dir, entries, .. } => {
+                let attributes = entries.metadata.capacity() * size_of::<Metadata>();
+                (dir, entries.names.packed.capacity() + attributes)
+            }
+        };
+        size_of::<Task>() + path.as_bytes().len() + held
+    }
+}
+
+/// Names with a small tag each, packed into one allocation: tag, length, bytes.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(try_from = "PackedNames", into = "PackedNames")]
+pub struct Names {
+    packed: Vec<u8>,
+    count: usize,
+}
+
+#[derive(Serialize, Deserialize)]
+struct PackedNames(#[serde(with = "serde_bytes")] Vec<u8>);
+
+impl Names {
+    /// Adds a name.
+    ///
+    /// # Errors
+    /// [`PathError`], if it is no name; nothing is added then.
+    pub fn push(&mut self, tag: u8, name: &[u8]) -> Result<(), PathError> {
+        check_name(name)?;
+        let len = u8::try_from(name.len()).map_err(|_| PathError::TooLong)?;
+        self.packed.extend_from_slice(&[tag, len]);
+        self.packed.extend_from_slice(name);
+        self.count += 1;
+        Ok(())
+    }
+
+    /// How many.
+    pub fn len(&self) -> usize {
+        self.count
+    }
+
+    /// None at all?
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// Tag and name, in order.
+    pub fn iter(&self) -> impl Iterator<Item = (u8, &[u8])> {
+        let mut rest: &[u8] = &self.packed;
+        std::iter::from_fn(move || {
+            let (&[tag, len], tail) = rest.split_first_chunk::<2>()?;
+            let (name, tail) = tail.split_at_checked(usize::from(len))?;
+            rest = tail;
+            Some((tag, name))
+        })
+    }
+}
+
+impl TryFrom<PackedNames> for Names {
+    type Error = PathError;
+    fn try_from(raw: PackedNames) -> Result<Self, PathError> {
+        let mut rest: &[u8] = &raw.0;
+        let mut count = 0;
+        while !rest.is_empty() {
+            let (&[_, len], tail) = rest.split_first_chunk::<2>().ok_or(PathError::TooLong)?;
+            let (name, tail) = tail.split_at_checked(usize::from(len)).ok_or(PathError::TooLong)?;
+            check_name(name)?;
+            rest = tail;
+            count += 1;
+        }
+        Ok(Names { packed: raw.0, count })
+    }
+}
+
+impl From<Names> for PackedNames {
+    fn from(names: Names) -> Self {
+        PackedNames(names.packed)
+    }
+}
+
+/// Entries of one directory: names with a hint of their kind, and attributes where the listing brought them.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Entries {
+    names: Names,
+    /// One for each name, or none at all.
+    metadata: Vec<Metadata>,
+}
+
+/// One entry of a batch.
+#[derive(Debug, Clone, Copy)]
+pub struct Entry<'a> {
+    /// Its name.
+    pub name: &'a [u8],
+    /// Its kind as the listing gave it; it may have changed since.
+    pub kind: Option<Kind>,
+    /// Its attributes, if the listing brought them.
+    pub metadata: Option<Metadata>,
+}
+
+const KINDS: [Kind; 7] =
+    [Kind::File, Kind::Directory, Kind::Symlink, Kind::Fifo, Kind::Socket, Kind::BlockDevice, Kind::CharDevice];
+const KIND_UNKNOWN: u8 = u8::MAX;
+
+impl Entries {
+    /// Adds an entry. Attributes are kept only if every entry has them.
+    ///
+    /// # Errors
+    /// [`PathError`], if the name is none; nothing is added then.
+    pub fn push(&mut self, entry: &Entry<'_>) -> Result<(), PathError> {
+        let tag = entry.kind.and_then(|k| KINDS.iter().position(|x| *x == k)).map_or(KIND_UNKNOWN, |p| p as u8);
+        let complete = self.metadata.len() == self.names.len();
+        self.names.push(tag, entry.name)?;
+        match entry.metadata {
+            Some(m) if complete => self.metadata.push(m),
+            _ => self.metadata.clear(),
+        }
+        Ok(())
+    }
+
+    /// How many.
+    pub fn len(&self) -> usize {
+        self.names.len()
+    }
+
+    /// None at all?
+    pub fn is_empty(&self) -> bool {
+        self.names.is_empty()
+    }
+
+    /// In order.
+    pub fn iter(&self) -> impl Iterator<Item = Entry<'_>> {
+        let complete = self.metadata.len() == self.names.len();
+        self.names.iter().enumerate().map(move |(i, (tag, name))| Entry {
+            name,
+            kind: KINDS.get(usize::from(tag)).copied(),
+            metadata: if complete { self.metadata.get(i).copied() } else { None },
+        })
+    }
+}

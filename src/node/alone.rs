@@ -1,0 +1,57 @@
+//! One job in one process, with the embedded broker.
+
+use super::{Ended, NodeError, OnlyJob, PoolSizes, Pools, Signals};
+use crate::actor::Jobs;
+use crate::broker::Broker;
+use crate::broker::embedded::Embedded;
+use crate::model::{JobSpec, Report, Task};
+use crate::pass::{Pass, PassRow, Roots};
+use crate::telemetry::Board;
+use std::sync::Arc;
+use tokio::sync::Notify;
+
+/// Runs a job to its end on the calling thread and the actors' own. Blocks.
+///
+/// # Errors
+/// [`NodeError`], if it cannot even start; everything later is in the result and on the board.
+pub fn run_alone(
+    spec: &JobSpec,
+    row: &PassRow,
+    roots: Roots,
+    sizes: PoolSizes,
+    board: &Arc<Board>,
+) -> Result<Ended, NodeError> {
+    let pass: Arc<dyn Pass> = Arc::from((row.open)(spec, roots, true)?);
+    let over = Arc::new(Notify::new());
+    let notify = Arc::clone(&over);
+    let broker = Embedded::new(spec.id, Task::root(), Arc::clone(board), Box::new(move || notify.notify_one()));
+    let jobs: Arc<dyn Jobs> = Arc::new(OnlyJob(spec.id, Arc::clone(&pass)));
+    let work = async {
+        let mut signals = Signals::new()?;
+        let pools = Pools::start(sizes, &(Arc::new(Arc::clone(&broker)) as Arc<dyn Broker>), &jobs);
+        let mut signalled = None;
+        loop {
+            tokio::select! {
+                () = over.notified() => break,
+                number = signals.next() => {
+                    if signalled.replace(number).is_some() {
+                        std::process::exit(128 + number);
+                    }
+                    board.note("stopping: what is in hand is finished; once more to end at once");
+                    broker.stop();
+                }
+            }
+        }
+        pools.drain().await;
+        Ok::<_, NodeError>(signalled)
+    };
+    let signalled = actix::System::new().block_on(work)?;
+    let mut report = Report::default();
+    pass.conclude(&mut report);
+    board.absorb(report);
+    Ok(match (signalled, board.snapshot().abort.or_else(|| broker.broken())) {
+        (Some(number), _) => Ended::Signalled(number),
+        (None, Some(why)) => Ended::Aborted(why),
+        (None, None) => Ended::Complete,
+    })
+}

@@ -1,0 +1,131 @@
+//! The composition root of a process: opens roots and broker by URL, wires actors, starts and stops them.
+
+mod alone;
+mod roots;
+mod single;
+
+pub use alone::run_alone;
+pub use roots::{Prepared, prepare};
+pub use single::run_single;
+
+use crate::actor::Jobs;
+use crate::broker::Broker;
+use crate::fs::RootError;
+use crate::model::JobId;
+use crate::pass::Pass;
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+/// How many actors of each kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PoolSizes {
+    /// Dir actors.
+    pub dirs: usize,
+    /// File actors.
+    pub files: usize,
+}
+
+impl PoolSizes {
+    /// Sizes for one job on this machine's own filesystems: a listing keeps several copiers busy, and a copier
+    /// that waits for a disk leaves its core to another.
+    pub fn for_this_machine() -> Self {
+        let cores = std::thread::available_parallelism().map_or(2, NonZeroUsize::get);
+        PoolSizes { dirs: cores.clamp(2, 16), files: (2 * cores).clamp(4, 64) }
+    }
+}
+
+/// How a job ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ended {
+    /// Everything that was found is done with.
+    Complete,
+    /// It could not go on.
+    Aborted(String),
+    /// SIGINT or SIGTERM, by number.
+    Signalled(i32),
+}
+
+/// Why a job could not be run.
+#[derive(Debug, thiserror::Error)]
+pub enum NodeError {
+    /// A root is wrong or cannot be opened.
+    #[error(transparent)]
+    Root(#[from] RootError),
+    /// The target cannot be prepared.
+    #[error("cannot prepare the target: {0}")]
+    Target(#[from] crate::fs::FsError),
+    /// The broker cannot be used.
+    #[error(transparent)]
+    Broker(#[from] crate::broker::amqp::AmqpError),
+    /// The machine does not give what is needed.
+    #[error("{0}")]
+    System(String),
+}
+
+/// What this process needs of the system, once, before any thread starts.
+///
+/// Files are made with exactly the mode that is asked for, and as many may be open as the system allows.
+pub fn prepare_process() {
+    rustix::process::umask(rustix::fs::Mode::empty());
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    let raised = rustix::process::Rlimit { current: limit.maximum, maximum: limit.maximum };
+    if let Err(e) = rustix::process::setrlimit(rustix::process::Resource::Nofile, raised) {
+        tracing::debug!(error = %e, "cannot raise the limit of open files");
+    }
+}
+
+/// The one job of a process that works alone.
+struct OnlyJob(JobId, Arc<dyn Pass>);
+
+impl Jobs for OnlyJob {
+    fn pass(&self, job: JobId) -> Option<Arc<dyn Pass>> {
+        (job == self.0).then(|| Arc::clone(&self.1))
+    }
+}
+
+/// Both pools of a process.
+struct Pools {
+    dirs: actix::Addr<crate::actor::PoolSupervisor>,
+    files: actix::Addr<crate::actor::PoolSupervisor>,
+}
+
+impl Pools {
+    fn start(sizes: PoolSizes, broker: &Arc<dyn Broker>, jobs: &Arc<dyn Jobs>) -> Self {
+        use crate::actor::PoolSupervisor;
+        use crate::broker::Pool;
+        let start = |pool, n| PoolSupervisor::start_pool(pool, n, Arc::clone(broker), Arc::clone(jobs));
+        Pools { dirs: start(Pool::Dirs, sizes.dirs), files: start(Pool::Files, sizes.files) }
+    }
+
+    /// Waits until every actor has finished the task in its hands.
+    async fn drain(&self) {
+        let (dirs, files) = (self.dirs.send(crate::actor::Drain), self.files.send(crate::actor::Drain));
+        for gone in [dirs.await, files.await] {
+            if let Err(e) = gone {
+                tracing::warn!(error = %e, "a pool ended before its actors");
+            }
+        }
+    }
+}
+
+/// SIGINT and SIGTERM. The first asks to finish what is in hand; the second ends the process at once.
+struct Signals {
+    int: Signal,
+    term: Signal,
+}
+
+impl Signals {
+    fn new() -> Result<Self, NodeError> {
+        let listen = |kind| signal(kind).map_err(|e| NodeError::System(format!("cannot listen for signals: {e}")));
+        Ok(Signals { int: listen(SignalKind::interrupt())?, term: listen(SignalKind::terminate())? })
+    }
+
+    /// The next one, by number.
+    async fn next(&mut self) -> i32 {
+        tokio::select! {
+            _ = self.int.recv() => libc::SIGINT,
+            _ = self.term.recv() => libc::SIGTERM,
+        }
+    }
+}

@@ -1,0 +1,433 @@
+//! Entries that are no directories: compare, then copy, update or leave alone.
+
+use super::attributes::{Have, Wanted, apply, apply_new, differs, filtered, same_mtime};
+use super::{CopyPass, Pair, Trouble};
+use crate::broker::Stopped;
+use crate::fs::{Class, Dir, FsError, Made, New, SourceFile, Xattrs};
+use crate::model::task::{Entries, Entry};
+use crate::model::{Kind, Metadata, Operation, RelPath, Report, Task, Timestamp, Totals};
+use crate::pass::Run;
+use std::cell::{Cell, RefCell};
+use xxhash_rust::xxh3::Xxh3;
+
+/// A file that keeps changing is copied so often before it is left as it is.
+const MAX_TRIES: u32 = 3;
+/// The target's own troubles (a directory replaced meanwhile) are met so often.
+const MAX_RETRIES: u32 = 3;
+/// From this size on the rest of a batch is given to others before the file is copied, in bytes.
+const LARGE_BYTES: u64 = 32 << 20;
+/// Progress within a large file is told every so many bytes.
+const TELL_BYTES: u64 = 64 << 20;
+
+/// What became of an entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// Made, or written anew.
+    Copied,
+    /// Made as a further name of an inode.
+    Linked,
+    /// Only attributes were set.
+    Updated,
+    /// Right already.
+    Unchanged,
+    /// Left out by policy.
+    Filtered,
+    /// Copied, but the source would not hold still.
+    ChangedWhileCopying,
+}
+
+impl Outcome {
+    fn count(self, totals: &mut Totals) {
+        match self {
+            Outcome::Copied => totals.copied += 1,
+            Outcome::Linked => {
+                totals.copied += 1;
+                totals.hard_links += 1;
+            }
+            Outcome::Updated => totals.updated += 1,
+            Outcome::Unchanged => totals.unchanged += 1,
+            Outcome::Filtered => totals.filtered += 1,
+            Outcome::ChangedWhileCopying => totals.changed_while_copying += 1,
+        }
+    }
+}
+
+/// Name in the source and name in the target; they differ only when a single file is copied.
+#[derive(Clone, Copy)]
+pub struct Names<'a> {
+    /// In the source.
+    pub source: &'a [u8],
+    /// In the target.
+    pub target: &'a [u8],
+}
+
+/// One entry at work.
+pub(super) struct Job<'a, 'b, 'r> {
+    pub pair: &'a Pair,
+    pub names: Names<'a>,
+    /// Nothing is expected under the target's name. A hint.
+    pub fresh: bool,
+    pub run: &'a RefCell<&'b mut Run<'r>>,
+    /// Gives the rest of the batch to others, once.
+    pub share: &'a dyn Fn() -> Result<(), Stopped>,
+}
+
+/// What ends the work on one entry early.
+pub(super) enum End {
+    Trouble(Trouble),
+    Stopped,
+}
+
+impl From<Trouble> for End {
+    fn from(t: Trouble) -> Self {
+        End::Trouble(t)
+    }
+}
+
+impl From<Stopped> for End {
+    fn from(_: Stopped) -> Self {
+        End::Stopped
+    }
+}
+
+impl CopyPass {
+    /// Works on the entries of one directory.
+    pub(super) fn batch(&self, dir: &RelPath, entries: &Entries, fresh: bool, run: &mut Run<'_>) -> Result<(), Stopped> {
+        let pair = match self.open_pair(dir) {
+            Ok(pair) => pair,
+            Err(trouble) => return entries.iter().try_for_each(|e| self.fail(dir.display_join(e.name), trouble, run)),
+        };
+        let changed = self.batch_in(&pair, entries, fresh && !run.redelivered, &RefCell::new(&mut *run))?;
+        self.finish_later(dir, changed && !fresh, run)
+    }
+
+    /// True if the target directory was changed.
+    fn batch_in(
+        &self,
+        pair: &Pair,
+        entries: &Entries,
+        fresh: bool,
+        run: &RefCell<&mut Run<'_>>,
+    ) -> Result<bool, Stopped> {
+        let mut changed = false;
+        let next = Cell::new(0);
+        let shared = Cell::new(false);
+        let share = || {
+            if shared.replace(true) || next.get() >= entries.len() {
+                return Ok(());
+            }
+            let mut rest = Entries::default();
+            for e in entries.iter().skip(next.get()) {
+                let _ = rest.push(&e); // was checked when it got here
+            }
+            run.borrow_mut().ticket.post(Task::Batch { dir: pair.path.clone(), entries: rest, fresh })
+        };
+        for (i, e) in entries.iter().enumerate() {
+            next.set(i + 1);
+            let names = Names { source: e.name, target: e.name };
+            let job = Job { pair, names, fresh, run, share: &share };
+            changed |= self.work_on(&job, &e)?;
+            if shared.get() {
+                break;
+            }
+        }
+        Ok(changed)
+    }
+
+    /// The directory was changed, so its times must be set again; or a dead worker may have left files in it.
+    fn finish_later(&self, dir: &RelPath, changed: bool, run: &mut Run<'_>) -> Result<(), Stopped> {
+        if !changed && !run.redelivered {
+            return Ok(());
+        }
+        let mut names = crate::model::task::Names::default();
+        let (parent, name) = dir.split_last();
+        if let Some(name) = name {
+            let _ = names.push(u8::from(run.redelivered), name);
+        } else if !run.redelivered {
+            return Ok(()); // the root's own attributes are always looked at last
+        }
+        run.ticket.post(Task::Finish { parent, names })
+    }
+
+    /// One entry outside a batch.
+    pub(super) fn entry(
+        &self,
+        pair: &Pair,
+        names: &Names<'_>,
+        hint: Option<Kind>,
+        fresh: bool,
+        run: &mut Run<'_>,
+    ) -> Result<bool, Stopped> {
+        let run = RefCell::new(run);
+        let job = Job { pair, names: *names, fresh, run: &run, share: &|| Ok(()) };
+        self.work_on(&job, &Entry { name: names.source, kind: hint, metadata: None })
+    }
+
+    /// True if the target's directory was changed.
+    fn work_on(&self, job: &Job<'_, '_, '_>, entry: &Entry<'_>) -> Result<bool, Stopped> {
+        let mut retries = 0;
+        let path = || job.pair.path.display_join(job.names.source);
+        loop {
+            match self.try_entry(job, entry) {
+                Ok(outcome) => {
+                    outcome.count(&mut job.run.borrow_mut().report.totals);
+                    return Ok(!matches!(outcome, Outcome::Unchanged | Outcome::Updated | Outcome::Filtered));
+                }
+                Err(End::Stopped) => return Err(Stopped),
+                // What was there a moment ago is not: the target is being changed under our hands.
+                Err(End::Trouble(Trouble::Target(e))) if e.is_absent() && retries < MAX_RETRIES => retries += 1,
+                // Seen as a file, but it is something else by now.
+                Err(End::Trouble(Trouble::Source(e))) if e.class() == Class::OtherKind && retries < MAX_RETRIES => {
+                    retries += 1;
+                }
+                Err(End::Trouble(trouble)) => {
+                    self.fail(path(), trouble, &mut job.run.borrow_mut())?;
+                    return Ok(true);
+                }
+            }
+        }
+    }
+
+    fn try_entry(&self, job: &Job<'_, '_, '_>, entry: &Entry<'_>) -> Result<Outcome, End> {
+        if entry.kind == Some(Kind::File)
+            && job.fresh
+            && let Some(outcome) = self.copy_file(job, false, true)?
+        {
+            return Ok(outcome);
+        }
+        let source = match entry.metadata {
+            Some(m) => m,
+            None => job.pair.source.stat(job.names.source).map_err(Trouble::Source)?,
+        };
+        if !matches!(source.kind, Kind::File | Kind::Symlink | Kind::Directory) && !self.policy.specials {
+            return Ok(Outcome::Filtered);
+        }
+        if source.kind == Kind::Directory {
+            return self.became_directory(job);
+        }
+        if source.nlink > 1 && self.policy.hard_links && !self.target.forgets {
+            return self.linked_entry(job, &source);
+        }
+        self.plain_entry(job, &source)
+    }
+
+    /// Listed as something else, a directory now: walked as one.
+    fn became_directory(&self, job: &Job<'_, '_, '_>) -> Result<Outcome, End> {
+        job.pair.target.make_dir(job.names.target).map_err(Trouble::Target)?;
+        let mut names = crate::model::task::Names::default();
+        let _ = names.push(0, job.names.source);
+        job.run.borrow_mut().ticket.post(Task::Dirs { parent: job.pair.path.clone(), names })?;
+        // The directory itself is counted when it is listed.
+        job.run.borrow_mut().report.totals.found += 1;
+        Ok(Outcome::Copied)
+    }
+
+    /// An entry that is no hard link: compare with what is there.
+    fn plain_entry(&self, job: &Job<'_, '_, '_>, source: &Metadata) -> Result<Outcome, End> {
+        // A file gets here in a fresh directory only when the hint was found wrong.
+        let there = if job.fresh && source.kind != Kind::File { None } else { self.target_of(job)? };
+        match there {
+            // A target that shares its inode with other names is not this entry's alone.
+            Some(target) if target.nlink <= source.nlink && self.same_contents(job, source, &target)? => {
+                self.count_seen(job, source);
+                Ok(self.fix_attributes(job, source, &target)?)
+            }
+            other => {
+                if let Some(outcome) = self.copy_any(job, source, other.is_some())? {
+                    return Ok(outcome);
+                }
+                // Something appeared meanwhile.
+                Ok(self.copy_any(job, source, true)?.unwrap_or(Outcome::Copied))
+            }
+        }
+    }
+
+    /// What the target has under the name now.
+    pub(super) fn target_of(&self, job: &Job<'_, '_, '_>) -> Result<Option<Metadata>, Trouble> {
+        match job.pair.target.stat(job.names.target) {
+            Ok(m) => Ok(Some(m)),
+            Err(e) if e.is_absent() => Ok(None),
+            Err(e) => Err(Trouble::Target(e)),
+        }
+    }
+
+    pub(super) fn count_seen(&self, job: &Job<'_, '_, '_>, source: &Metadata) {
+        count_kind(&mut job.run.borrow_mut().report.totals, source);
+    }
+
+    /// Are kind and contents right? Times decide for files, unless contents are to be compared.
+    pub(super) fn same_contents(&self, job: &Job<'_, '_, '_>, source: &Metadata, target: &Metadata) -> Result<bool, Trouble> {
+        if source.kind != target.kind {
+            return Ok(false);
+        }
+        match source.kind {
+            Kind::File if source.size != target.size => Ok(false),
+            Kind::File if self.policy.checksum => self.same_hash(job),
+            Kind::File => Ok(same_mtime(source, target, &self.target)),
+            Kind::Symlink => {
+                let ours = job.pair.source.read_link(job.names.source).map_err(Trouble::Source)?;
+                Ok(ours == job.pair.target.read_link(job.names.target).map_err(Trouble::Target)?)
+            }
+            Kind::BlockDevice | Kind::CharDevice => Ok(source.rdev == target.rdev),
+            Kind::Fifo | Kind::Socket | Kind::Directory => Ok(true),
+        }
+    }
+
+    fn same_hash(&self, job: &Job<'_, '_, '_>) -> Result<bool, Trouble> {
+        let ours = job.pair.source.open_file(job.names.source).and_then(|f| hash(f.as_ref())).map_err(Trouble::Source)?;
+        let theirs = job.pair.target.open_file(job.names.target).and_then(|f| hash(f.as_ref()));
+        Ok(ours == theirs.map_err(Trouble::Target)?)
+    }
+
+    /// Sets what differs on an entry whose contents are right.
+    pub(super) fn fix_attributes(&self, job: &Job<'_, '_, '_>, source: &Metadata, target: &Metadata) -> Result<Outcome, Trouble> {
+        let xattrs = self.xattrs_of(job.pair.source.as_ref(), job.names.source).map_err(Trouble::Source)?;
+        let have = self.xattrs_of(job.pair.target.as_ref(), job.names.target).map_err(Trouble::Target)?;
+        let want = Wanted { metadata: source, xattrs: &xattrs };
+        if !differs(&want, target, &have, &self.policy, &self.target) {
+            return Ok(Outcome::Unchanged);
+        }
+        let edit = job.pair.target.edit(job.names.target).map_err(Trouble::Target)?;
+        let metadata = edit.metadata().map_err(Trouble::Target)?;
+        if metadata.kind != source.kind {
+            return Err(Trouble::Target(FsError { operation: Operation::Open, errno: libc::ESTALE }));
+        }
+        let have = Have { metadata: &metadata, xattrs: &have };
+        let mut run = job.run.borrow_mut();
+        let changed = apply(edit.as_ref(), &want, &have, &self.policy, &self.target, &mut run.report.totals)?;
+        Ok(if changed { Outcome::Updated } else { Outcome::Unchanged })
+    }
+
+    /// Makes an entry of any kind. None if something is there and `replace` is not set.
+    pub(super) fn copy_any(&self, job: &Job<'_, '_, '_>, source: &Metadata, replace: bool) -> Result<Option<Outcome>, End> {
+        match source.kind {
+            Kind::File => self.copy_file(job, replace, false),
+            Kind::Symlink => {
+                let link = job.pair.source.read_link(job.names.source).map_err(Trouble::Source)?;
+                self.copy_without_data(job, source, New::Symlink(&link), replace)
+            }
+            kind => self.copy_without_data(job, source, New::Node(kind, source.rdev), replace),
+        }
+    }
+
+    fn copy_without_data(
+        &self,
+        job: &Job<'_, '_, '_>,
+        source: &Metadata,
+        what: New<'_>,
+        replace: bool,
+    ) -> Result<Option<Outcome>, End> {
+        let xattrs = self.xattrs_of(job.pair.source.as_ref(), job.names.source).map_err(Trouble::Source)?;
+        let mut new = job.pair.target.create(job.names.target, what, false).map_err(Trouble::Target)?;
+        let want = Wanted { metadata: source, xattrs: &xattrs };
+        apply_new(new.as_ref(), &want, &self.policy, &self.target, &mut job.run.borrow_mut().report.totals)?;
+        new.seal().map_err(Trouble::Target)?;
+        if new.publish(replace).map_err(Trouble::Target)? == Made::Existed {
+            return Ok(None);
+        }
+        self.count_seen(job, source);
+        Ok(Some(Outcome::Copied))
+    }
+
+    /// Copies a regular file. None if something is there and `replace` is not set, or if it is a hard link and
+    /// those were not asked for (`plain_only`).
+    fn copy_file(&self, job: &Job<'_, '_, '_>, replace: bool, plain_only: bool) -> Result<Option<Outcome>, End> {
+        let mut tries = 0;
+        loop {
+            let file = job.pair.source.open_file(job.names.source).map_err(Trouble::Source)?;
+            let before = file.at_open().map_err(Trouble::Source)?;
+            if plain_only && before.nlink > 1 && self.policy.hard_links && !self.target.forgets {
+                return Ok(None);
+            }
+            if before.size >= LARGE_BYTES {
+                (job.share)()?;
+            }
+            let direct = self.policy.direct && !replace;
+            let mut new = match job.pair.target.create(job.names.target, New::File, direct) {
+                Err(e) if direct && e.errno == libc::EEXIST => return Ok(None),
+                other => other.map_err(Trouble::Target)?,
+            };
+            let written = self.fill(job, new.as_mut(), file.as_ref())?;
+            let unsteady = tries == MAX_TRIES;
+            let wanted = if unsteady { marked(before) } else { before };
+            let xattrs = self.filtered_xattrs(file.as_ref()).map_err(Trouble::Source)?;
+            let want = Wanted { metadata: &wanted, xattrs: &xattrs };
+            apply_new(new.as_ref(), &want, &self.policy, &self.target, &mut job.run.borrow_mut().report.totals)?;
+            new.seal().map_err(Trouble::Target)?;
+            if !unsteady && !before.same_moment(&file.metadata().map_err(Trouble::Source)?) {
+                tries += 1;
+                continue;
+            }
+            if new.publish(replace).map_err(Trouble::Target)? == Made::Existed {
+                return Ok(None);
+            }
+            self.wrote(written);
+            self.count_seen(job, &before);
+            return Ok(Some(if unsteady { Outcome::ChangedWhileCopying } else { Outcome::Copied }));
+        }
+    }
+
+    /// Copies contents, telling progress as it goes.
+    fn fill(&self, job: &Job<'_, '_, '_>, new: &mut dyn crate::fs::NewEntry, file: &dyn SourceFile) -> Result<u64, Trouble> {
+        let untold = Cell::new(0);
+        let written = |n: u64| {
+            untold.set(untold.get() + n);
+            if untold.get() >= TELL_BYTES {
+                let totals = Totals { bytes_copied: untold.take(), ..Totals::default() };
+                job.run.borrow_mut().ticket.report(Report { totals, ..Report::default() });
+            }
+        };
+        let filled = new.fill_from(file, self.policy.holes, &written);
+        job.run.borrow_mut().report.totals.bytes_copied += untold.get();
+        filled.map_err(Trouble::of_filling)
+    }
+
+    fn filtered_xattrs(&self, file: &dyn SourceFile) -> Result<Xattrs, FsError> {
+        if !self.policy.xattrs && !self.policy.acls {
+            return Ok(Xattrs::new());
+        }
+        file.xattrs().map(|x| filtered(x, &self.policy))
+    }
+
+    /// Extended attributes of a child, as far as the policy wants them.
+    pub(super) fn xattrs_of(&self, dir: &dyn Dir, name: &[u8]) -> Result<Xattrs, FsError> {
+        if !self.policy.xattrs && !self.policy.acls {
+            return Ok(Xattrs::new());
+        }
+        dir.xattrs(name).map(|x| filtered(x, &self.policy))
+    }
+}
+
+/// Attributes with a modification time that no later pass takes for the source's: two seconds back, which the
+/// coarsest filesystem still tells apart.
+fn marked(metadata: Metadata) -> Metadata {
+    Metadata { mtime: Timestamp { sec: metadata.mtime.sec - 2, ..metadata.mtime }, ..metadata }
+}
+
+fn count_kind(totals: &mut Totals, m: &Metadata) {
+    match m.kind {
+        Kind::File => {
+            totals.files += 1;
+            totals.bytes_found += m.size;
+        }
+        Kind::Symlink => totals.symlinks += 1,
+        Kind::Directory => totals.directories += 1,
+        Kind::Fifo | Kind::Socket | Kind::BlockDevice | Kind::CharDevice => totals.specials += 1,
+    }
+}
+
+/// xxh3-128 of a file's contents, holes read as zeros.
+fn hash(file: &dyn SourceFile) -> Result<u128, FsError> {
+    crate::fs::contents::with_buffer(|buf| {
+        let mut hasher = Xxh3::new();
+        let mut at = 0;
+        loop {
+            let n = file.read_at(at, buf)?;
+            if n == 0 {
+                return Ok(hasher.digest128());
+            }
+            hasher.update(&buf[..n]);
+            at += n as u64;
+        }
+    })
+}

@@ -1,0 +1,82 @@
+//! Directories' own attributes, once nothing is put into them any more.
+
+use super::attributes::{Have, Wanted, apply};
+use super::{CopyPass, Trouble, failure};
+use crate::broker::Stopped;
+use crate::fs::Dir;
+use crate::model::task::Names;
+use crate::model::{Kind, RelPath, Report, Totals};
+use crate::pass::Run;
+
+impl CopyPass {
+    /// Finishes sibling directories. Source attributes are read now: the walk may have been hours ago.
+    pub(super) fn finish(&self, parent: &RelPath, names: &Names, run: &mut Run<'_>) -> Result<(), Stopped> {
+        let pair = match self.open_pair(parent) {
+            Ok(pair) => pair,
+            Err(trouble) if trouble.is_vanished() => return Ok(()),
+            Err(trouble) => return self.fail(parent.as_bytes().to_vec(), trouble, run),
+        };
+        if names.is_empty() {
+            // The root itself: its attributes come last of all, only working files are looked for here.
+            if let Err(e) = self.work.sweep(pair.target.as_ref(), true, &mut run.report.totals) {
+                run.report.failures.push(failure(parent.as_bytes().to_vec(), e));
+            }
+            return Ok(());
+        }
+        for (tag, name) in names.iter() {
+            let done = self.finish_one(pair.source.as_ref(), pair.target.as_ref(), name, tag == 1, &mut run.report.totals);
+            match done {
+                Ok(()) => {}
+                Err(trouble) if trouble.is_vanished() => {}
+                Err(trouble) => self.fail(parent.display_join(name), trouble, run)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn finish_one(
+        &self,
+        source: &dyn Dir,
+        target: &dyn Dir,
+        name: &[u8],
+        sweep: bool,
+        totals: &mut Totals,
+    ) -> Result<(), Trouble> {
+        let wanted = source.stat(name).map_err(Trouble::Source)?;
+        if wanted.kind != Kind::Directory {
+            return Ok(()); // became something else: the next pass sees it
+        }
+        if sweep {
+            let dir = target.open_dir(name).map_err(Trouble::Target)?;
+            self.work.sweep(dir.as_ref(), true, totals).map_err(Trouble::Target)?;
+        }
+        let xattrs = self.xattrs_of(source, name).map_err(Trouble::Source)?;
+        let edit = target.edit(name).map_err(Trouble::Target)?;
+        let metadata = edit.metadata().map_err(Trouble::Target)?;
+        if metadata.kind != Kind::Directory {
+            return Ok(());
+        }
+        let have = Have { metadata: &metadata, xattrs: &edit.xattrs().map_err(Trouble::Target)? };
+        let want = Wanted { metadata: &wanted, xattrs: &xattrs };
+        apply(edit.as_ref(), &want, &have, &self.policy, &self.target, totals).map(drop)
+    }
+
+    /// The root's attributes: after everything else, the clearing up included.
+    pub(super) fn finish_root(&self, report: &mut Report) {
+        if let Err(trouble) = self.try_finish_root(&mut report.totals) {
+            report.totals.failed += 1;
+            report.failures.push(failure(Vec::new(), trouble.error()));
+        }
+    }
+
+    fn try_finish_root(&self, totals: &mut Totals) -> Result<(), Trouble> {
+        let pair = self.open_pair(&RelPath::root())?;
+        let wanted = pair.source.metadata().map_err(Trouble::Source)?;
+        let xattrs = self.own_xattrs(pair.source.as_ref()).map_err(Trouble::Source)?;
+        let edit = pair.target.edit_self().map_err(Trouble::Target)?;
+        let metadata = edit.metadata().map_err(Trouble::Target)?;
+        let have = Have { metadata: &metadata, xattrs: &edit.xattrs().map_err(Trouble::Target)? };
+        let want = Wanted { metadata: &wanted, xattrs: &xattrs };
+        apply(edit.as_ref(), &want, &have, &self.policy, &self.target, totals).map(drop)
+    }
+}

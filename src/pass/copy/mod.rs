@@ -1,0 +1,191 @@
+//! `copy`: makes the target a faithful copy of the source, and touches nothing that is right already.
+//!
+//! Invariant: an entry appears under its final name only complete, with all its attributes; the names in a
+//! directory are worked on through two held descriptors; nothing that only the target has is removed.
+
+mod attributes;
+mod entry;
+mod finish;
+mod links;
+mod walk;
+mod work;
+
+use self::links::Links;
+use self::work::Work;
+use super::{Pass, Roots, Run};
+use crate::broker::Stopped;
+use crate::fs::{Class, Dir, FsError, Made, Traits};
+use crate::model::{Failure, JobSpec, Operation, Policy, RelPath, Report, Task, escaped};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// So many entries in a row must fail for want of space, with nothing written between, before the target
+/// counts as full for good.
+const FULL_AFTER: u32 = 64;
+
+/// The copy pass on one node.
+pub struct CopyPass {
+    roots: Roots,
+    policy: Policy,
+    target: Traits,
+    /// Device and inode of the target's root: never walked into as a part of the source.
+    target_root: (u64, u64),
+    work: Work,
+    links: Links,
+    full: AtomicU32,
+}
+
+/// Prepares the pass.
+///
+/// # Errors
+/// A root that cannot be looked at.
+pub fn open(spec: &JobSpec, roots: Roots, leads: bool) -> Result<Box<dyn Pass>, FsError> {
+    Ok(Box::new(CopyPass::new(spec, roots, leads)?))
+}
+
+/// A directory of the source and its copy.
+struct Pair {
+    path: RelPath,
+    source: Box<dyn Dir>,
+    target: Box<dyn Dir>,
+}
+
+/// Whose error it was: absence means one thing in the source and another in the target.
+#[derive(Debug, Clone, Copy)]
+enum Trouble {
+    Source(FsError),
+    Target(FsError),
+}
+
+impl Trouble {
+    fn error(&self) -> FsError {
+        match self {
+            Trouble::Source(e) | Trouble::Target(e) => *e,
+        }
+    }
+
+    /// The entry was seen to be absent from the source.
+    fn is_vanished(&self) -> bool {
+        matches!(self, Trouble::Source(e) if e.class() == Class::Vanished)
+    }
+
+    /// Sides of an error of [`crate::fs::NewEntry::fill_from`].
+    fn of_filling(e: FsError) -> Self {
+        match e.operation {
+            Operation::Read | Operation::SeekData | Operation::Stat => Trouble::Source(e),
+            _ => Trouble::Target(e),
+        }
+    }
+}
+
+impl CopyPass {
+    /// As [`open`], with its own type.
+    ///
+    /// # Errors
+    /// A root that cannot be looked at.
+    pub fn new(spec: &JobSpec, roots: Roots, leads: bool) -> Result<Self, FsError> {
+        let target = roots.target.open_dir(&RelPath::root())?;
+        let root = target.metadata()?;
+        let source_dev = roots.source.open_dir(&RelPath::root())?.metadata()?.dev;
+        let work = Work::open(spec.id, target, leads)?;
+        Ok(CopyPass {
+            policy: spec.policy.clone(),
+            target: roots.target.traits(),
+            target_root: (root.dev, root.ino),
+            links: Links::new(source_dev),
+            work,
+            full: AtomicU32::new(0),
+            roots,
+        })
+    }
+
+    /// Copies one entry that is no directory, under a name of its own choice: what `copy FILE FILE` does.
+    pub fn copy_single(&self, name: &[u8], target_name: &[u8], run: &mut Run<'_>) -> Result<(), Stopped> {
+        run.report.totals.found += 1;
+        match self.open_pair(&RelPath::root()) {
+            Ok(pair) => self.entry(&pair, &entry::Names { source: name, target: target_name }, None, false, run).map(drop),
+            Err(trouble) => self.fail(name.to_vec(), trouble, run),
+        }
+    }
+
+    /// Removes what the job needed only while it ran.
+    pub fn clear_up(&self, report: &mut Report) {
+        if let Err(e) = self.work.remove() {
+            report.totals.failed += 1;
+            report.failures.push(failure(crate::fs::aside::WORK_DIR.to_vec(), e));
+        }
+    }
+
+    fn open_pair(&self, path: &RelPath) -> Result<Pair, Trouble> {
+        let source = self.roots.source.open_dir(path).map_err(Trouble::Source)?;
+        let target = self.roots.target.open_dir(path).map_err(Trouble::Target)?;
+        Ok(Pair { path: path.clone(), source, target })
+    }
+
+    /// Records what became of an entry that could not be worked on. Ends the job if the target is full for good.
+    fn fail(&self, path: Vec<u8>, trouble: Trouble, run: &mut Run<'_>) -> Result<(), Stopped> {
+        if trouble.is_vanished() {
+            run.report.totals.vanished += 1;
+            return Ok(());
+        }
+        let error = trouble.error();
+        run.report.totals.failed += 1;
+        run.report.failures.push(failure(path, error));
+        if matches!(trouble, Trouble::Target(_)) && error.class() == Class::Full {
+            let in_a_row = self.full.fetch_add(1, Ordering::Relaxed) + 1;
+            if in_a_row >= FULL_AFTER {
+                let why = crate::fs::errno_text(error.errno);
+                run.report.abort = Some(format!(
+                    "the target is full ({why}): {in_a_row} entries in a row could not be written; make room and run \
+                     the same command again, it goes on where it stopped"
+                ));
+                return Err(Stopped);
+            }
+        }
+        Ok(())
+    }
+
+    fn wrote(&self, bytes: u64) {
+        if bytes > 0 && self.full.load(Ordering::Relaxed) > 0 {
+            self.full.store(0, Ordering::Relaxed);
+        }
+    }
+}
+
+/// A failure of an entry as it is reported.
+fn failure(path: Vec<u8>, error: FsError) -> Failure {
+    let message = crate::fs::errno_text(error.errno);
+    tracing::debug!(path = escaped(&path), operation = %error.operation, errno = error.errno, "entry failed");
+    Failure { path, operation: error.operation, errno: Some(error.errno), message }
+}
+
+impl Pass for CopyPass {
+    fn run(&self, task: &Task, run: &mut Run<'_>) -> Result<(), Stopped> {
+        match task {
+            Task::Dirs { parent, names } => self.walk(parent, names, run),
+            Task::Batch { dir, entries, fresh } => self.batch(dir, entries, *fresh, run),
+            Task::Finish { parent, names } => self.finish(parent, names, run),
+        }
+    }
+
+    fn conclude(&self, report: &mut Report) {
+        self.clear_up(report);
+        self.finish_root(report);
+    }
+}
+
+/// Makes a directory again where one was expected and is not.
+fn reopen_dir(parent: &dyn Dir, name: &[u8]) -> Result<(Box<dyn Dir>, Made), FsError> {
+    match parent.open_dir(name) {
+        Ok(dir) => Ok((dir, Made::Existed)),
+        Err(e) if matches!(e.class(), Class::Vanished | Class::OtherKind) => {
+            let made = parent.make_dir(name)?;
+            Ok((parent.open_dir(name)?, made))
+        }
+        // The owner may have locked themselves out: a normal user must let themselves in again.
+        Err(e) if e.errno == libc::EACCES => {
+            parent.edit(name)?.set_mode(0o700).map_err(|_| e)?;
+            Ok((parent.open_dir(name)?, Made::Existed))
+        }
+        Err(e) => Err(e),
+    }
+}

@@ -1,0 +1,60 @@
+//! The passes: the work itself, free of actors and brokers.
+//!
+//! A pass is one file or folder here and one row in [`PASSES`]. It promises that running a task twice,
+//! even at the same time on two nodes, gives the same result; that one bad entry never costs another; and
+//! that it returns only when its effects are done.
+
+pub mod copy;
+
+use crate::broker::{Stopped, Ticket};
+use crate::fs::Filesystem;
+use crate::model::{JobSpec, Report, Task};
+use std::sync::Arc;
+
+/// What a task's run is given.
+pub struct Run<'a> {
+    /// Where to post and report.
+    pub ticket: &'a mut dyn Ticket,
+    /// What has been done and not been reported yet; the actor reports the rest at the end.
+    pub report: Report,
+    /// Somebody may have worked on this task before and died.
+    pub redelivered: bool,
+}
+
+/// One kind of work on a tree.
+pub trait Pass: Send + Sync {
+    /// Works on one task. Failures of entries go into the report.
+    ///
+    /// # Errors
+    /// [`Stopped`], when the job is being ended: the task is not done then.
+    fn run(&self, task: &Task, run: &mut Run<'_>) -> Result<(), Stopped>;
+
+    /// After everything is over: clears up and gives the target's root its final attributes. Called once,
+    /// by whoever leads the job.
+    fn conclude(&self, report: &mut Report);
+}
+
+/// The two roots of a job, opened.
+#[derive(Clone)]
+pub struct Roots {
+    /// Read.
+    pub source: Arc<dyn Filesystem>,
+    /// Written.
+    pub target: Arc<dyn Filesystem>,
+}
+
+/// A registry row.
+pub struct PassRow {
+    /// The verb on the command line and in job specs.
+    pub name: &'static str,
+    /// Prepares a pass on this node. `leads` is set where the job was submitted: it prepares the target.
+    pub open: fn(&JobSpec, Roots, leads: bool) -> Result<Box<dyn Pass>, crate::fs::FsError>,
+}
+
+/// Every pass.
+pub const PASSES: &[PassRow] = &[PassRow { name: "copy", open: copy::open }];
+
+/// The pass of a job, by name.
+pub fn row(name: &str) -> Option<&'static PassRow> {
+    PASSES.iter().find(|p| p.name == name)
+}

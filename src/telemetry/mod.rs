@@ -1,0 +1,5 @@
+//! What is happening, for people and machines. Never decides anything: with telemetry gone, no job is wrong.
+
+mod board;
+
+pub use board::{Board, FailureSink, Notes, Snapshot};
