@@ -5,7 +5,8 @@
 
 Kinds of differences: missing, extra, type, size, contents, mode, owner, mtime, atime (only with --atime), target (of a
 symlink), device, links (names of one inode are names of one inode on the other side too), xattr, acl, sparse (the
-target's file takes more than 64 KiB and a quarter more room than the source's). A symlink's mode is not looked at.
+target's file takes more than 64 KiB and a quarter more room than the source's). A symlink's mode is not looked at. A
+directory that is missing or extra counts once, with all that is in it.
 
 Names are bytes, symlinks are never followed, and no path is handed to the kernel: the walk goes down by name and up by
 "..", so depth does not matter. Runs that are a hole on both sides are not read.
@@ -80,6 +81,10 @@ def word(status):
 def printable(path):
     """Nothing in a name may steer a terminal."""
     return repr(path)[2:-1] if path else "."
+
+
+def shortened(text):
+    return text if len(text) <= 300 else f"{text[:150]} ... {text[-150:]}"
 
 
 def data_from(fd, offset, size):
@@ -263,7 +268,7 @@ def main():
     else:
         for what, found in result["differences"].items():
             for path, detail in found["examples"]:
-                print(f"{what}: {path}" + (f": {detail}" if detail else ""))
+                print(f"{what}: {shortened(path)}" + (f": {detail}" if detail else ""))
             rest = found["count"] - len(found["examples"])
             if rest > 0:
                 print(f"{what}: and {rest} more")

@@ -8,7 +8,8 @@
 # command finds them by TREEHAUL_TEST_AMQP, TREEHAUL_TEST_AMQP_MANAGEMENT and TREEHAUL_TEST_MEMCACHED; its exit status
 # is passed on.
 #
-# A reaper process waits until this script is gone, however it went (SIGKILL too), and then stops what it started by pid.
+# A reaper process waits until this script is gone, however it went (SIGKILL too), and then stops what it started: every
+# process whose environment names the temporary directory, since Erlang's helpers leave their process group.
 set -euo pipefail
 
 RABBITMQ=/usr/lib/rabbitmq/bin/rabbitmq-server
@@ -20,20 +21,31 @@ fail() {
     exit 1
 }
 
-# Ends what $1/pids lists, process groups all, and removes $1. Runs as a process of its own.
+# The pids of what was started for the directory $1.
+started_for() {
+    local environment
+    for environment in $(grep -lzsFx "TREEHAUL_SERVICES=$1" /proc/[0-9]*/environ); do
+        environment=${environment#/proc/}
+        echo "${environment%/environ}"
+    done
+}
+
+# Ends what was started for the directory $1 and removes it. Runs as a process of its own.
 reap() {
-    local dir=$1 ignored pid
+    local dir=$1 ignored pid quiet=0
     trap '' INT TERM HUP
     read -r ignored || true # until the script's end of the pipe is closed
-    while read -r pid; do
-        kill -KILL -- "-$pid" 2>/dev/null || true
-    done <"$dir/pids"
-    # Somebody may still be writing for a moment.
-    for _ in $(seq 50); do
-        rm -rf -- "$dir" 2>/dev/null && return
-        sleep 0.1
+    for _ in $(seq 100); do
+        quiet=$((quiet + 1))
+        for pid in $(started_for "$dir"); do
+            kill -KILL "$pid" 2>/dev/null || true
+            quiet=0
+        done
+        # What is just being started looks for the directory first, so twice nothing means nothing.
+        rm -rf -- "$dir" 2>/dev/null && [ "$quiet" -ge 2 ] && return
+        sleep 0.05
     done
-    echo "with-services: $dir could not be removed" >&2
+    echo "with-services: $dir could not be removed, or these are still there: $(started_for "$dir")" >&2
 }
 
 if [ "${1-}" = --reap ]; then
@@ -47,7 +59,6 @@ done
 PATH=$PATH:/usr/sbin
 
 dir=$(mktemp -d "${TMPDIR:-/tmp}/treehaul-services.XXXXXX")
-: >"$dir/pids"
 mkfifo "$dir/alive"
 setsid "$0" --reap "$dir" <"$dir/alive" &
 reaper=$!
@@ -86,21 +97,24 @@ free_port() {
     fail "no free port found"
 }
 
-# start LOG COMMAND...: in a process group of its own, which the reaper knows before anything else happens.
+# start LOG COMMAND...: out of reach of the terminal's signals, and only while there is a reaper.
 start() {
     local log=$1
     shift
-    setsid "$BASH" -c 'echo $$ >>"$0"; exec "$@"' "$dir/pids" "$@" >"$log" 2>&1 </dev/null 9>&- &
+    TREEHAUL_SERVICES=$dir setsid "$BASH" -c '[ -p "$TREEHAUL_SERVICES/alive" ] && exec "$@"' start "$@" \
+        >"$log" 2>&1 </dev/null 9>&- &
+    started=$!
+    disown
 }
 
-# wait_for WHAT LOG COMMAND...
+# wait_for WHAT PID LOG COMMAND...: until the command succeeds, while the process lives.
 wait_for() {
-    local what=$1 log=$2 deadline=$((SECONDS + START_SECONDS))
-    shift 2
+    local what=$1 pid=$2 log=$3 deadline=$((SECONDS + START_SECONDS))
+    shift 3
     until "$@" >/dev/null 2>&1; do
-        if [ "$SECONDS" -ge "$deadline" ]; then
+        if ! kill -0 "$pid" 2>/dev/null || [ "$SECONDS" -ge "$deadline" ]; then
             tail -n 40 "$log" >&2 || true
-            fail "$what does not answer after $START_SECONDS s"
+            fail "$what does not answer"
         fi
         sleep 0.1
     done
@@ -134,7 +148,7 @@ start "$dir/epmd.out" "${as_nobody[@]}" epmd -port "$epmd" -address 127.0.0.1
 start "$dir/rabbitmq.out" env -C "$rabbit" \
     HOME="$rabbit/home" \
     ERL_EPMD_PORT="$epmd" ERL_EPMD_ADDRESS=127.0.0.1 \
-    RABBITMQ_NODENAME="treehaul$$@localhost" \
+    RABBITMQ_USE_LONGNAME=true RABBITMQ_NODENAME="treehaul$$@127.0.0.1" \
     RABBITMQ_DIST_PORT="$distribution" \
     RABBITMQ_CONF_ENV_FILE=/dev/null \
     RABBITMQ_CONFIG_FILE="$rabbit/rabbitmq.conf" \
@@ -145,14 +159,17 @@ start "$dir/rabbitmq.out" env -C "$rabbit" \
     RABBITMQ_PID_FILE="$rabbit/pid" \
     RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS="-kernel inet_dist_use_interface {127,0,0,1}" \
     "${as_nobody[@]}" "$RABBITMQ"
+rabbitmq_pid=$started
 start "$dir/memcached.out" "${as_nobody[@]}" memcached -l 127.0.0.1 -p "$memcached" -U 0 -m 64
+memcached_pid=$started
 
 memcached_answers() {
     exec 3<>"/dev/tcp/127.0.0.1/$memcached" && printf 'version\r\nquit\r\n' >&3 && grep -q ^VERSION <&3
 }
-wait_for memcached "$dir/memcached.out" eval '(memcached_answers)'
-wait_for RabbitMQ "$dir/rabbitmq.out" is_open "$amqp"
-wait_for "RabbitMQ's management" "$dir/rabbitmq.out" curl -fsu guest:guest "http://127.0.0.1:$management/api/overview"
+wait_for memcached "$memcached_pid" "$dir/memcached.out" eval '(memcached_answers)'
+wait_for RabbitMQ "$rabbitmq_pid" "$dir/rabbitmq.out" is_open "$amqp"
+wait_for "RabbitMQ's management" "$rabbitmq_pid" "$dir/rabbitmq.out" \
+    curl -fsu guest:guest "http://127.0.0.1:$management/api/overview"
 
 export TREEHAUL_TEST_AMQP="amqp://guest:guest@127.0.0.1:$amqp/%2f"
 export TREEHAUL_TEST_AMQP_MANAGEMENT="http://guest:guest@127.0.0.1:$management"

@@ -199,7 +199,12 @@ mod tests {
             }
             *left -= 1;
             let ticket = CountingTicket(Arc::clone(&self.finished), Arc::clone(&self.given_back));
-            Some(Delivery { job: JobId::random(), task: Arc::new(Task::root()), redelivered: false, ticket: Box::new(ticket) })
+            Some(Delivery {
+                job: JobId::random(),
+                task: Arc::new(Task::root()),
+                redelivered: false,
+                ticket: Box::new(ticket),
+            })
         }
     }
 
@@ -208,6 +213,9 @@ mod tests {
     impl Pass for Panics {
         fn run(&self, _: &Task, _: &mut Run<'_>) -> Result<(), Stopped> {
             assert!(self.0.fetch_add(1, Ordering::SeqCst) >= 3, "one of the first three");
+            Ok(())
+        }
+        fn mark(&self) -> Result<(), crate::fs::FsError> {
             Ok(())
         }
         fn conclude(&self, _: &mut Report) {}

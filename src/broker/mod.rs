@@ -12,10 +12,10 @@
 
 pub mod amqp;
 pub mod codec;
-pub mod embedded;
-mod spill;
 #[cfg(test)]
 mod conformance;
+pub mod embedded;
+mod spill;
 
 use crate::model::{JobId, Queue, Report, Task};
 use std::sync::Arc;

@@ -38,14 +38,15 @@ pub fn run(args: Args) -> ExitCode {
 /// Log lines go to stderr; `TREEHAUL_LOG` (as `RUST_LOG`, e.g. `treehaul=debug`) overrides the level.
 fn start_logging(verbose: u8, quiet: bool) {
     let level = match (quiet, verbose) {
-        (true, _) => "error",
-        (false, 0) => "warn,treehaul=info",
-        (false, 1) => "info,treehaul=debug",
+        (true, _) => "error,lapin=off",
+        (false, 0) => "warn,lapin=off,treehaul=info",
+        (false, 1) => "info,lapin=off,treehaul=debug",
         (false, _) => "debug,treehaul=trace",
     };
     let filter = tracing_subscriber::EnvFilter::try_from_env("TREEHAUL_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(level));
-    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).try_init();
+    let _ =
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).try_init();
 }
 
 /// Says what went wrong before anything ran, and which exit code that is.

@@ -93,12 +93,8 @@ fn text(f: &Finished<'_>) -> String {
         }
     }
     let per_second = |n: u64| (n as f64 / elapsed.as_secs_f64().max(1e-9)) as u64;
-    let _ = write!(
-        out,
-        "\n  {} entries/s, {}/s",
-        HumanCount(per_second(t.done())),
-        HumanBytes(per_second(t.bytes_copied))
-    );
+    let _ =
+        write!(out, "\n  {} entries/s, {}/s", HumanCount(per_second(t.done())), HumanBytes(per_second(t.bytes_copied)));
     out
 }
 

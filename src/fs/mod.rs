@@ -13,12 +13,12 @@
 //! A new adapter is one folder or file here and one row in [`ADAPTERS`]; the suite in `conformance.rs` runs on it.
 
 pub mod aside;
+#[cfg(test)]
+mod conformance;
 pub mod contents;
 pub mod null;
 pub mod posix;
 pub mod synth;
-#[cfg(test)]
-mod conformance;
 
 use crate::model::{Kind, Metadata, Operation, RelPath, Timestamp, task::Entry};
 use std::any::Any;
@@ -352,9 +352,10 @@ fn known_schemes() -> String {
 /// # Errors
 /// [`RootError::UnknownScheme`].
 pub fn adapter_of(root: &[u8]) -> std::result::Result<(&'static Adapter, &[u8]), RootError> {
-    let split = root.windows(3).position(|w| w == b"://").filter(|at| {
-        *at > 0 && root[..*at].iter().all(|b| b.is_ascii_alphanumeric() || b"+-.".contains(b))
-    });
+    let split = root
+        .windows(3)
+        .position(|w| w == b"://")
+        .filter(|at| *at > 0 && root[..*at].iter().all(|b| b.is_ascii_alphanumeric() || b"+-.".contains(b)));
     let (scheme, rest) = match split {
         Some(at) => (&root[..at], &root[at + 3..]),
         None => (&b"file"[..], root),

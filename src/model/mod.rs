@@ -1,6 +1,6 @@
 //! Pure data: paths, metadata, jobs, tasks, outcomes. Nothing here does I/O.
 //!
-//! Invariant: a value that exists is valid. A [`RelPath`] cannot leave its root, a [`Name`] check
+//! Invariant: a value that exists is valid. A [`RelPath`] cannot leave its root, a name's check
 //! cannot be skipped by a message, a [`Metadata`] never carries a kind that it cannot name.
 
 pub mod escape;

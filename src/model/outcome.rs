@@ -69,7 +69,13 @@ totals! {
 impl Totals {
     /// Entries that are done with, however it went.
     pub fn done(&self) -> u64 {
-        self.copied + self.updated + self.unchanged + self.failed + self.vanished + self.changed_while_copying + self.filtered
+        self.copied
+            + self.updated
+            + self.unchanged
+            + self.failed
+            + self.vanished
+            + self.changed_while_copying
+            + self.filtered
     }
 }
 

@@ -1,12 +1,16 @@
 //! The composition root of a process: opens roots and broker by URL, wires actors, starts and stops them.
 
 mod alone;
+mod fleet;
 mod roots;
 mod single;
+mod worker;
 
 pub use alone::run_alone;
+pub use fleet::{check_broker, run_with_fleet};
 pub use roots::{Prepared, prepare};
 pub use single::run_single;
+pub use worker::run_worker;
 
 use crate::actor::Jobs;
 use crate::broker::Broker;

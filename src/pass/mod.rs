@@ -29,6 +29,12 @@ pub trait Pass: Send + Sync {
     /// [`Stopped`], when the job is being ended: the task is not done then.
     fn run(&self, task: &Task, run: &mut Run<'_>) -> Result<(), Stopped>;
 
+    /// Marks the target as the job's, so that a node without the right mount can tell.
+    ///
+    /// # Errors
+    /// The target's.
+    fn mark(&self) -> Result<(), crate::fs::FsError>;
+
     /// After everything is over: clears up and gives the target's root its final attributes. Called once,
     /// by whoever leads the job.
     fn conclude(&self, report: &mut Report);
@@ -47,7 +53,7 @@ pub struct Roots {
 pub struct PassRow {
     /// The verb on the command line and in job specs.
     pub name: &'static str,
-    /// Prepares a pass on this node. `leads` is set where the job was submitted: it prepares the target.
+    /// Prepares a pass on this node. `leads` is set where the job was submitted; elsewhere the target must be marked.
     pub open: fn(&JobSpec, Roots, leads: bool) -> Result<Box<dyn Pass>, crate::fs::FsError>,
 }
 

@@ -35,7 +35,7 @@ pub struct Snapshot {
     pub elapsed: Duration,
     /// Counters.
     pub totals: Totals,
-    /// The first failures, at most [`FAILURES_SHOWN`].
+    /// The first failures.
     pub failures: Vec<Failure>,
     /// Everything has been found: `totals.found` is final.
     pub walk_over: bool,

@@ -22,7 +22,7 @@ pub enum QueueType {
     /// Replicated on a cluster, and safe on one node.
     #[default]
     Quorum,
-    /// On one node.
+    /// On one node. It does not count deliveries: a task that kills whole workers comes back for ever.
     Classic,
 }
 
@@ -88,9 +88,8 @@ impl AmqpConfig {
             "/".clone_into(&mut uri.vhost);
         }
         uri.query.heartbeat.get_or_insert(HEARTBEAT_SECONDS);
-        let ca = env(ENV_CA).map(|path| {
-            std::fs::read_to_string(&path).map_err(|e| AmqpError::Ca { path, why: e.to_string() })
-        });
+        let ca = env(ENV_CA)
+            .map(|path| std::fs::read_to_string(&path).map_err(|e| AmqpError::Ca { path, why: e.to_string() }));
         Ok(AmqpConfig { uri, ca: ca.transpose()?, queue_type, prefetch: PREFETCH })
     }
 }

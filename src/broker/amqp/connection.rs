@@ -18,13 +18,11 @@ pub(super) async fn open(config: &AmqpConfig, role: &str) -> Result<Connection, 
     let tls = OwnedTLSConfig { identity: None, cert_chain: config.ca.clone() };
     let runtime = lapin::runtime::default_runtime().map_err(|e| AmqpError::opening(config, &e))?;
     let opening = config.uri.clone().connect_with_config(properties, tls, runtime);
-    match tokio::time::timeout(OPEN_PATIENCE, opening).await {
-        Ok(opened) => opened.map_err(|e| AmqpError::opening(config, &e)),
-        Err(_) => {
-            let why = format!("no answer within {} s", OPEN_PATIENCE.as_secs());
-            Err(AmqpError::Unreachable { broker: config.to_string(), why })
-        }
-    }
+    let Ok(opened) = tokio::time::timeout(OPEN_PATIENCE, opening).await else {
+        let why = format!("no answer within {} s", OPEN_PATIENCE.as_secs());
+        return Err(AmqpError::Unreachable { broker: config.to_string(), why });
+    };
+    opened.map_err(|e| AmqpError::opening(config, &e))
 }
 
 /// Closes a connection without waiting long for a broker that may be gone.
@@ -57,7 +55,7 @@ pub(super) enum Published {
 
 /// Reads a confirmation. A refused message counts as a lost connection: a queue whose leader moved refuses
 /// for good on a channel that saw the move.
-pub(super) fn published(confirmation: Confirmation) -> lapin::Result<Published> {
+pub(super) fn published(confirmation: &Confirmation) -> lapin::Result<Published> {
     match confirmation {
         Confirmation::Ack(None) => Ok(Published::Safe),
         Confirmation::Ack(Some(_)) | Confirmation::Nack(Some(_)) => Ok(Published::NoQueue),
@@ -80,7 +78,7 @@ pub(super) async fn publish(
 
 /// Publishes and waits until the message is safe.
 pub(super) async fn publish_safely(channel: &Channel, queue: &str, body: &[u8]) -> lapin::Result<Published> {
-    published(publish(channel, queue, body, FieldTable::default()).await?.await?)
+    published(&publish(channel, queue, body, FieldTable::default()).await?.await?)
 }
 
 /// Ready messages and consumers of a queue.

@@ -95,7 +95,7 @@ impl ConsumerDelegate for Inlet {
 
 fn arrived(run: &Arc<Run>, queue: Queue, delivery: Delivery) -> Arrived {
     let headers = delivery.properties.headers().as_ref();
-    let count = headers.and_then(|h| h.inner().get("x-delivery-count")).and_then(number);
+    let count = headers.and_then(|h| h.inner().get("x-delivery-count")).and_then(number).unwrap_or(0);
     let token = Token::new(run, queue, delivery.delivery_tag);
     Arrived { body: delivery.data, queue, redelivered: delivery.redelivered, count, token }
 }
@@ -112,7 +112,7 @@ fn number(value: &AMQPValue) -> Option<u32> {
     u32::try_from(wide).ok()
 }
 
-/// Looks into a delivery. None: it was set aside, or sent on to be counted.
+/// Looks into a delivery. None: it was set aside.
 pub(super) fn look_into(arrived: Arrived, may_wait: bool) -> Option<Vec<Held>> {
     let Arrived { body, queue, redelivered, count, token } = arrived;
     let run = Arc::clone(&token.run);
@@ -125,23 +125,14 @@ pub(super) fn look_into(arrived: Arrived, may_wait: bool) -> Option<Vec<Held>> {
             return None;
         }
     };
-    let Tasks { attempts, redeliveries, again, tasks, .. } = tasks;
-    let deliveries = count.unwrap_or(0).max(redeliveries);
-    if deliveries >= MAX_DELIVERIES || attempts >= MAX_ATTEMPTS {
-        let reason = format!("gave up after {deliveries} deliveries without an end and {attempts} attempts");
+    let Tasks { attempts, again, tasks, .. } = tasks;
+    if count >= MAX_DELIVERIES || attempts >= MAX_ATTEMPTS {
+        let reason = format!("gave up after {count} deliveries without an end and {attempts} attempts");
         let directory = tasks.first().map(|t| t.directory().as_bytes().to_vec()).unwrap_or_default();
         publish::bury(body, &directory, &reason, token, may_wait);
         return None;
     }
     let again = again || redelivered || attempts > 0;
     let hold = |task| Held { task: Arc::new(task), attempts, again, token: Arc::clone(&token) };
-    let held: Vec<Held> = tasks.into_iter().map(hold).collect();
-    if redelivered && count.is_none() && redeliveries < u32::MAX {
-        // A classic queue says "again" but not how often: the message is replaced by one that does.
-        if publish::post_counted(held, redeliveries + 1, may_wait).is_err() {
-            tracing::debug!("the connection is gone; the broker delivers the message again by itself");
-        }
-        return None;
-    }
-    Some(held)
+    Some(tasks.into_iter().map(hold).collect())
 }

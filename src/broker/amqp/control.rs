@@ -52,19 +52,20 @@ impl Ear {
 }
 
 async fn answer(session: &Session, channel: &Channel, probe: Probe) -> lapin::Result<()> {
-    let standing = match session.standing(probe.job) {
+    let (number, standing) = match session.standing(probe.job) {
         Some(Ok((run, consuming))) => {
             if probe.deep {
                 fetch_all(&run, &consuming).await?;
             }
             let idle = session.lanes().idle();
             share(session.lanes(), &run, &probe, session.swap_said_idle(idle));
-            Standing::Works(run.tally(idle))
+            (run.session, Standing::Works(run.tally(idle)))
         }
-        Some(Err(reason)) => Standing::Refused(reason),
-        None => Standing::Unknown,
+        Some(Err(reason)) => (session.id, Standing::Refused(reason)),
+        None => (session.id, Standing::Unknown),
     };
-    let reply = Reply { round: probe.round, worker: session.worker_name().to_owned(), session: session.id, standing };
+    let worker = session.worker_name().to_owned();
+    let reply = Reply { round: probe.round, worker, session: number, standing };
     let body = envelope::seal(&reply).map_err(std::io::Error::other)?;
     let (options, properties) = (BasicPublishOptions::default(), BasicProperties::default());
     channel.basic_publish("".into(), probe.reply_to.into(), options, &body, properties).await.map(drop)

@@ -24,8 +24,6 @@ pub(super) struct Tasks {
     pub job: JobId,
     /// How often they killed their actor.
     pub attempts: u32,
-    /// Deliveries without an end, where the broker does not count them itself.
-    pub redeliveries: u32,
     /// Somebody may have worked on them before, though the broker does not know.
     pub again: bool,
     pub tasks: Vec<Task>,
@@ -36,7 +34,6 @@ pub(super) struct Tasks {
 pub(super) struct TasksRef<'a> {
     pub job: JobId,
     pub attempts: u32,
-    pub redeliveries: u32,
     pub again: bool,
     pub tasks: Vec<&'a Task>,
 }
@@ -45,7 +42,7 @@ pub(super) struct TasksRef<'a> {
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Results {
     pub job: JobId,
-    /// Which connection of which worker.
+    /// Which run: a job on one channel of one worker.
     pub session: u64,
     /// Counts up from 1 within the session: a report that comes twice is known.
     pub number: u64,
@@ -105,7 +102,7 @@ pub(super) enum Standing {
     Works(Tally),
 }
 
-/// Counters only grow; each is by queue in the order of [`Queue::ALL`].
+/// Counters only grow; each is by queue in the order of `Queue::ALL`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Tally {
     pub consumers: [u32; 3],
@@ -208,7 +205,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn tasks(job: JobId) -> Tasks {
-        Tasks { job, attempts: 1, redeliveries: 0, again: true, tasks: vec![Task::root()] }
+        Tasks { job, attempts: 1, again: true, tasks: vec![Task::root()] }
     }
 
     #[test]
@@ -216,7 +213,7 @@ mod tests {
         let job = JobId::random();
         let bytes = seal(&tasks(job)).unwrap();
         let root = Task::root();
-        let same = TasksRef { job, attempts: 1, redeliveries: 0, again: true, tasks: vec![&root] };
+        let same = TasksRef { job, attempts: 1, again: true, tasks: vec![&root] };
         assert_eq!(seal_tasks(&same).unwrap(), bytes);
         assert_eq!(open_tasks(&bytes, job, Queue::Dirs).unwrap(), tasks(job));
     }

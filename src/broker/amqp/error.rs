@@ -27,7 +27,9 @@ pub enum AmqpError {
         why: String,
     },
     /// User or password are wrong.
-    #[error("the broker {broker} refuses these credentials: {why}; check user and password (TREEHAUL_AMQP_USER, TREEHAUL_AMQP_PASSWORD)")]
+    #[error(
+        "the broker {broker} refuses these credentials: {why}; check user and password (TREEHAUL_AMQP_USER, TREEHAUL_AMQP_PASSWORD)"
+    )]
     Credentials {
         /// Its URL, masked.
         broker: String,
@@ -35,7 +37,9 @@ pub enum AmqpError {
         why: String,
     },
     /// The vhost does not exist or is not this user's.
-    #[error("the broker {broker} does not open this vhost: {why}; make it with rabbitmqctl add_vhost and set_permissions")]
+    #[error(
+        "the broker {broker} does not open this vhost: {why}; make it with rabbitmqctl add_vhost and set_permissions"
+    )]
     Vhost {
         /// Its URL, masked.
         broker: String,
@@ -90,8 +94,9 @@ impl AmqpError {
     pub(super) fn using(config: &AmqpConfig, error: &lapin::Error) -> Self {
         let broker = config.to_string();
         match error.kind() {
-            // 403 access refused, 406 precondition failed: a queue of that name exists in another shape.
-            ErrorKind::ProtocolError(amqp) if matches!(amqp.get_id(), 403 | 406) => {
+            // 403 access refused, 404 a queue of the job was deleted by somebody, 406 a queue of that name exists
+            // in another shape.
+            ErrorKind::ProtocolError(amqp) if matches!(amqp.get_id(), 403 | 404 | 406) => {
                 AmqpError::Refused { broker, why: amqp.get_message().to_string() }
             }
             _ => AmqpError::Lost { broker, why: error.to_string() },

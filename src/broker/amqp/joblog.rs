@@ -7,6 +7,7 @@ use futures_util::StreamExt;
 use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions};
 use lapin::types::{AMQPValue, FieldTable, LongString};
 use lapin::{Channel, Connection, Consumer};
+use std::time::Duration;
 
 /// Events that may be on their way at a time.
 const PREFETCH: u16 = 200;
@@ -38,17 +39,26 @@ impl Reader {
         Ok(Reader { channel, consumer })
     }
 
-    /// The next event; none when the broker ends the reading. Entries that this version does not know are
-    /// passed over: a newer version may write them.
-    pub async fn next(&mut self) -> lapin::Result<Option<JobEvent>> {
+    /// The next event, or that none came for a while; none at all when the broker ends the reading. Entries
+    /// that this version does not know are passed over: a newer version may write them.
+    pub async fn next(&mut self, quiet: Duration) -> lapin::Result<Option<Next>> {
         loop {
-            let Some(delivery) = self.consumer.next().await else { return Ok(None) };
+            let Ok(delivery) = tokio::time::timeout(quiet, self.consumer.next()).await else {
+                return Ok(Some(Next::Quiet));
+            };
+            let Some(delivery) = delivery else { return Ok(None) };
             let delivery = delivery?;
             self.channel.basic_ack(delivery.delivery_tag, BasicAckOptions::default()).await?;
             match envelope::open(&delivery.data) {
-                Ok(event) => return Ok(Some(event)),
+                Ok(event) => return Ok(Some(Next::Event(event))),
                 Err(e) => tracing::warn!(error = %e, "passed over an entry of the job log"),
             }
         }
     }
+}
+
+/// What a reader meets.
+pub(super) enum Next {
+    Event(JobEvent),
+    Quiet,
 }

@@ -25,8 +25,8 @@ pub(super) struct Arrived {
     pub body: Vec<u8>,
     pub queue: Queue,
     pub redelivered: bool,
-    /// How often the broker delivered it before, if it counts.
-    pub count: Option<u32>,
+    /// How often the broker delivered it before; a classic queue does not count.
+    pub count: u32,
     pub token: Arc<Token>,
 }
 

@@ -3,28 +3,22 @@
 //! Invariant: a report counts once, however often it comes; it is acknowledged after it is on the board.
 
 use super::connection::{self, Depth, Published};
-use super::envelope::{self, Control, JobEvent, Probe, Reply, Results, Standing};
+use super::envelope::{self, JobEvent, Probe, Reply, Results, Standing};
+use super::link::{Heard, Link, closed};
 use super::quiescence::{Look, Verdict, Watch};
 use super::{AmqpConfig, Fleet, Member, Outcome, joblog, topology};
 use crate::model::{JobId, JobSpec, Queue, escaped};
 use crate::telemetry::Board;
-use futures_util::StreamExt;
 use lapin::message::Delivery;
-use lapin::options::{
-    BasicAckOptions, BasicConsumeOptions, BasicGetOptions, BasicNackOptions, BasicPublishOptions, BasicQosOptions,
-    QueuePurgeOptions,
-};
+use lapin::options::{BasicAckOptions, BasicGetOptions, BasicNackOptions, QueuePurgeOptions};
 use lapin::types::{AMQPValue, FieldTable, LongString};
-use lapin::{BasicProperties, Channel, Connection, Consumer};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Reports on their way to the leader at a time.
-const PREFETCH: u16 = 200;
 /// How long a look waits for workers that the broker counts.
 const ANSWER: Duration = Duration::from_secs(1);
-/// How long a look listens when the broker counts none: to those who refuse the job.
+/// How long a look listens to workers that take no part.
 const LISTEN: Duration = Duration::from_millis(50);
 /// Pause between looks when nothing seems to be left.
 const SHORT_PAUSE: Duration = Duration::from_millis(5);
@@ -36,47 +30,6 @@ const LONELY: Duration = Duration::from_secs(3);
 const STOP_PATIENCE: Duration = Duration::from_secs(30);
 /// How long the last reports may take.
 const REPORT_PATIENCE: Duration = Duration::from_secs(30);
-
-/// A leader's connection.
-pub(super) struct Link {
-    pub connection: Connection,
-    /// Confirmed.
-    pub out: Channel,
-    ask: Channel,
-    results_channel: Channel,
-    results: Consumer,
-    replies: Consumer,
-    mailbox: String,
-}
-
-impl Link {
-    pub async fn open(connection: Connection, job: JobId) -> lapin::Result<Self> {
-        let out = connection::confirmed_channel(&connection).await?;
-        let ask = connection.create_channel().await?;
-        let results_channel = connection.create_channel().await?;
-        results_channel.basic_qos(PREFETCH, BasicQosOptions::default()).await?;
-        let (none, options) = (FieldTable::default(), BasicConsumeOptions::default());
-        let results =
-            results_channel.basic_consume(topology::results(job).into(), "".into(), options, none.clone()).await?;
-        let mailbox = format!("treehaul.replies.{job}.{}", JobId::random());
-        topology::declare_mailbox(&ask, &mailbox, false).await?;
-        let options = BasicConsumeOptions { no_ack: true, ..options };
-        let replies = ask.basic_consume(mailbox.as_str().into(), "".into(), options, none).await?;
-        Ok(Link { connection, out, ask, results_channel, results, replies, mailbox })
-    }
-
-    /// How many messages of the job were set aside; none if the broker cannot say.
-    pub async fn dead_letters(&self, memory: &Memory) -> u32 {
-        let Ok(channel) = self.connection.create_channel().await else { return 0 };
-        connection::depth(&channel, &topology::dead(memory.job())).await.map_or(0, |d| d.ready)
-    }
-
-    async fn probe(&self, probe: Probe) -> lapin::Result<()> {
-        let body = envelope::seal(&Control::Probe(probe)).map_err(std::io::Error::other)?;
-        let (options, properties) = (BasicPublishOptions::default(), BasicProperties::default());
-        self.ask.basic_publish(topology::CONTROL.into(), "".into(), options, &body, properties).await.map(drop)
-    }
-}
 
 /// What the leader knows of its job, whatever becomes of its connection.
 pub(super) struct Memory {
@@ -92,26 +45,6 @@ pub(super) struct Memory {
     hinted: bool,
     pause: Duration,
     served: Instant,
-}
-
-/// What a leader hears.
-enum Heard {
-    Result(Delivery),
-    Reply(Delivery),
-    Nothing,
-}
-
-fn closed() -> lapin::Error {
-    std::io::Error::from(std::io::ErrorKind::ConnectionAborted).into()
-}
-
-async fn hear(link: &mut Link, until: Instant) -> lapin::Result<Heard> {
-    tokio::select! {
-        biased;
-        result = link.results.next() => Ok(Heard::Result(result.ok_or_else(closed)??)),
-        reply = link.replies.next() => Ok(Heard::Reply(reply.ok_or_else(closed)??)),
-        () = tokio::time::sleep_until(until.into()) => Ok(Heard::Nothing),
-    }
 }
 
 impl Memory {
@@ -172,18 +105,21 @@ impl Memory {
         let depths = self.depths(link).await?;
         let hungry = [0, 1].map(|pool| self.idle_workers(pool));
         self.round += 1;
-        let known: Vec<u64> = self.replies.drain(..).map(|r| r.session).collect();
+        let known = std::mem::take(&mut self.replies);
         let deep = depths.iter().take(self.watch.queues()).all(|d| d.ready == 0);
         let (job, round, reply_to) = (self.spec.id, self.round, link.mailbox.clone());
         link.probe(Probe { job, round, reply_to, deep, hungry }).await?;
-        let until = Instant::now() + if known.is_empty() { LISTEN } else { ANSWER };
+        let start = Instant::now();
         loop {
             let look = Look { depths, tallies: self.tallies() };
-            // Who answered last time answers again, unless it is gone; who is new is seen by its consumers.
-            let all = known.iter().all(|k| self.replies.iter().any(|r| r.session == *k));
-            if all && !self.replies.is_empty() && self.watch.is_complete(&look) {
+            let partners = known.iter().filter(|k| matches!(k.standing, Standing::Works(_)));
+            // Who took part last time is waited for, unless it is gone; others only show that they are there.
+            let missing = |k: &Reply| !self.replies.iter().any(|r| r.session == k.session);
+            let answered = !partners.into_iter().any(missing) && self.watch.is_answered(&look);
+            if answered && !self.replies.is_empty() && !known.iter().any(missing) {
                 return Ok(look);
             }
+            let until = start + if answered { LISTEN } else { ANSWER };
             if matches!(self.attend(link, until).await?, Heard::Nothing) {
                 return Ok(look);
             }
@@ -200,7 +136,7 @@ impl Memory {
         Ok([dirs, files, finish])
     }
 
-    fn tallies(&self) -> std::collections::BTreeMap<u64, envelope::Tally> {
+    fn tallies(&self) -> BTreeMap<u64, envelope::Tally> {
         let works = |r: &Reply| match &r.standing {
             Standing::Works(tally) => Some((r.session, *tally)),
             _ => None,
@@ -260,7 +196,7 @@ impl Memory {
 
     /// Hears one thing and takes it in.
     async fn attend(&mut self, link: &mut Link, until: Instant) -> lapin::Result<Heard> {
-        let heard = hear(link, until).await?;
+        let heard = link.hear(until).await?;
         match &heard {
             Heard::Result(delivery) => self.absorb(link, delivery).await?,
             Heard::Reply(delivery) => self.take_reply(&delivery.data),
@@ -308,7 +244,7 @@ impl Memory {
         headers.insert("x-treehaul-reason".into(), AMQPValue::LongString(LongString::from(reason.as_str())));
         let dead = topology::dead(self.spec.id);
         let sent = connection::publish(&link.out, &dead, &delivery.data, headers).await?.await?;
-        match connection::published(sent)? {
+        match connection::published(&sent)? {
             Published::Safe => Ok(()),
             Published::NoQueue => Err(closed()),
         }
@@ -363,8 +299,8 @@ impl Memory {
                 link.ask.queue_purge(name.into(), QueuePurgeOptions::default()).await?;
             }
             let look = self.look(link).await?;
-            let consumed = look.depths.iter().any(|d| d.consumers > 0);
-            if !consumed && look.tallies.values().all(|t| t.unsettled == 0) {
+            // The workers' word counts: a quorum queue may go on counting a consumer that was cancelled.
+            if look.tallies.values().all(|t| t.unsettled == 0 && t.consumers == [0; 3]) {
                 self.hear_last_reports(link, &look).await?;
                 break;
             }

@@ -1,7 +1,8 @@
 //! Following one job: submitting it, knowing when it is over, clearing up.
 
 use super::envelope::{self, JobEvent, TasksRef};
-use super::lead::{Link, Memory};
+use super::lead::Memory;
+use super::link::Link;
 use super::{AmqpConfig, AmqpError, connection, joblog, topology};
 use crate::model::{JobSpec, Queue, Task};
 use crate::telemetry::Board;
@@ -93,7 +94,7 @@ impl Leader {
             };
             match self.runtime.block_on(self.memory.follow(&mut link, &self.config, stop, on_look)) {
                 Ok(outcome) => {
-                    let dead = self.runtime.block_on(link.dead_letters(&self.memory));
+                    let dead = self.runtime.block_on(link.dead_letters(self.memory.job()));
                     self.link = Some(link);
                     return Ok(Ended { outcome, dead });
                 }
@@ -130,7 +131,7 @@ impl Leader {
 }
 
 async fn submit(config: &AmqpConfig, spec: &JobSpec, first: &Task) -> Result<Link, AmqpError> {
-    let tasks = TasksRef { job: spec.id, attempts: 0, redeliveries: 0, again: false, tasks: vec![first] };
+    let tasks = TasksRef { job: spec.id, attempts: 0, again: false, tasks: vec![first] };
     let body = envelope::seal_tasks(&tasks)?;
     let connection = connection::open(config, "leader").await?;
     let submitting = async {

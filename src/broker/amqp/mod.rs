@@ -9,13 +9,14 @@
 //! - A message is decoded within bounds; what cannot be understood goes to the job's dead letters with a
 //!   reason, and never comes back.
 //!
-//! What a task posts stays in the worker's memory while that keeps its actors busy ([`lanes`]); the broker
+//! What a task posts stays in the worker's memory while that keeps its actors busy (`lanes`); the broker
 //! gets it when others are idle, when the backlog grows past its bounds, or when it gets old. A message may
-//! carry several small tasks. [`token`] ties all of it to the delivery it came from; [`settle`] reports and
-//! acknowledges. [`leader`] follows a job, knows when it is over ([`quiescence`]) and clears up.
+//! carry several small tasks. `token` ties all of it to the delivery it came from; `settle` reports and
+//! acknowledges. [`Leader`] follows a job, knows when it is over (`quiescence`) and clears up.
 //!
 //! Totals can count a task twice only if its worker dies or loses the broker after the task's report was
-//! confirmed and before its delivery was acknowledged.
+//! confirmed and before its delivery was acknowledged: a moment, or the age of a delivery that is reported
+//! early because it takes longer than a second.
 
 mod config;
 mod connection;
@@ -27,11 +28,14 @@ mod joblog;
 mod lanes;
 mod lead;
 mod leader;
+mod link;
 mod publish;
 mod quiescence;
 mod run;
 mod session;
 mod settle;
+#[cfg(test)]
+mod tests;
 mod ticket;
 mod token;
 mod topology;
@@ -41,3 +45,16 @@ pub use config::{AmqpConfig, QueueType};
 pub use error::AmqpError;
 pub use leader::{Ended, Fleet, Leader, Member, Outcome};
 pub use worker::{JobGate, Worker};
+
+/// Can this broker be used? Opens a connection and closes it again. Blocks.
+///
+/// # Errors
+/// Any [`AmqpError`], which names the broker and the way out.
+pub fn check(config: &AmqpConfig) -> Result<(), AmqpError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let opened = connection::open(config, "check").await?;
+        connection::close(&opened).await;
+        Ok(())
+    })
+}

@@ -113,7 +113,7 @@ pub(super) async fn serve(
     };
     let confirm = async {
         while let Some(sent) = waiting.recv().await {
-            match connection::published(sent.confirm.await?)? {
+            match connection::published(&sent.confirm.await?)? {
                 Published::Safe => {
                     if let Some(queue) = sent.queue {
                         sent.run.posted(queue);
@@ -139,13 +139,13 @@ pub(super) fn post(tasks: Vec<Held>, may_wait: bool) -> Result<(), Stopped> {
     for held in tasks {
         let fits = bundle.first().is_some_and(|first| bytes < BUNDLE_BYTES && goes_with(first, &held));
         if !fits && !bundle.is_empty() {
-            send_bundle(std::mem::take(&mut bundle), 0, may_wait)?;
+            send_bundle(std::mem::take(&mut bundle), may_wait)?;
             bytes = 0;
         }
         bytes += held.task.weight_bytes();
         bundle.push(held);
     }
-    if bundle.is_empty() { Ok(()) } else { send_bundle(bundle, 0, may_wait) }
+    if bundle.is_empty() { Ok(()) } else { send_bundle(bundle, may_wait) }
 }
 
 fn goes_with(a: &Held, b: &Held) -> bool {
@@ -156,16 +156,11 @@ fn goes_with(a: &Held, b: &Held) -> bool {
         && Arc::ptr_eq(&a.token.run, &b.token.run)
 }
 
-/// Publishes tasks of one message again, counting its deliveries where the broker does not.
-pub(super) fn post_counted(tasks: Vec<Held>, redeliveries: u32, may_wait: bool) -> Result<(), Stopped> {
-    send_bundle(tasks, redeliveries, may_wait)
-}
-
-fn send_bundle(bundle: Vec<Held>, redeliveries: u32, may_wait: bool) -> Result<(), Stopped> {
+fn send_bundle(bundle: Vec<Held>, may_wait: bool) -> Result<(), Stopped> {
     let Some(first) = bundle.first() else { return Ok(()) };
     let (run, queue) = (Arc::clone(&first.token.run), first.task.queue());
     let tasks = bundle.iter().map(|h| &*h.task).collect();
-    let message = TasksRef { job: run.job, attempts: first.attempts, redeliveries, again: first.again, tasks };
+    let message = TasksRef { job: run.job, attempts: first.attempts, again: first.again, tasks };
     let body = match envelope::seal_tasks(&message) {
         Ok(body) => body,
         Err(e) => {
@@ -196,7 +191,7 @@ pub(super) fn bury(body: Vec<u8>, directory: &[u8], reason: &str, token: Arc<Tok
 pub(super) fn bury_task(held: Held, reason: &str) {
     let run = &held.token.run;
     let tasks = vec![&*held.task];
-    let message = TasksRef { job: run.job, attempts: held.attempts, redeliveries: 0, again: true, tasks };
+    let message = TasksRef { job: run.job, attempts: held.attempts, again: true, tasks };
     let body = envelope::seal_tasks(&message).unwrap_or_else(|e: EnvelopeError| e.to_string().into_bytes());
     bury(body, held.task.directory().as_bytes(), reason, held.token, true);
 }

@@ -55,6 +55,10 @@ fn still(tallies: &BTreeMap<u64, Tally>) -> BTreeMap<u64, Tally> {
     tallies.iter().map(|(s, t)| (*s, Tally { idle: [0; 2], results: 0, ..*t })).collect()
 }
 
+fn answered(look: &Look, queue: usize) -> u32 {
+    look.tallies.values().map(|t| t.consumers[queue]).sum()
+}
+
 impl Watch {
     /// For the walk of a job that begins.
     pub fn new() -> Self {
@@ -76,17 +80,16 @@ impl Watch {
         if self.finishing { 3 } else { 2 }
     }
 
-    /// Has every consumer answered that the broker counts, and no other?
-    pub fn is_complete(&self, look: &Look) -> bool {
-        (0..self.queues()).all(|q| {
-            let answered: u32 = look.tallies.values().map(|t| t.consumers[q]).sum();
-            answered == look.depths[q].consumers
-        })
+    /// Have so many consumers answered that there is nobody to wait for? There may be more than the broker
+    /// counted a moment before.
+    pub fn is_answered(&self, look: &Look) -> bool {
+        (0..self.queues()).all(|q| answered(look, q) >= look.depths[q].consumers)
     }
 
     fn is_quiet(&self, look: &Look) -> bool {
         let ready = look.depths[..self.queues()].iter().any(|d| d.ready > 0);
-        !ready && self.is_complete(look) && look.tallies.values().all(|t| t.unsettled == 0)
+        let complete = (0..self.queues()).all(|q| answered(look, q) == look.depths[q].consumers);
+        !ready && complete && look.tallies.values().all(|t| t.unsettled == 0)
     }
 
     /// Were as many tasks settled as posted? The leader posted one, the root.
@@ -123,7 +126,13 @@ mod tests {
     use super::*;
 
     fn tally(posted: u64, settled: u64) -> Tally {
-        Tally { consumers: [1, 1, 0], delivered: [settled, 0, 0], posted: [posted, 0, 0], settled: [settled, 0, 0], ..Tally::default() }
+        Tally {
+            consumers: [1, 1, 0],
+            delivered: [settled, 0, 0],
+            posted: [posted, 0, 0],
+            settled: [settled, 0, 0],
+            ..Tally::default()
+        }
     }
 
     fn look(tallies: &[(u64, Tally)]) -> Look {

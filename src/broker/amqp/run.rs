@@ -14,7 +14,7 @@ const OUTBOX_BYTES: usize = 64 << 10;
 /// A job as this worker sees it through one channel.
 pub(super) struct Run {
     pub job: JobId,
-    /// The worker's connection.
+    /// Tells it from all other runs, here and elsewhere.
     pub session: u64,
     pub publisher: Arc<Publisher>,
     /// Something waits to be reported or acknowledged.

@@ -4,7 +4,7 @@ use super::connection;
 use super::consume::{self, Consumption};
 use super::control::Ear;
 use super::envelope::JobEvent;
-use super::joblog::Reader;
+use super::joblog::{Next, Reader};
 use super::lanes::Lanes;
 use super::publish::{self, Publisher};
 use super::run::Run;
@@ -27,13 +27,15 @@ const SWEEP: Duration = Duration::from_secs(1);
 /// Pause before a job whose channel failed is tried again.
 const RETRY: Duration = Duration::from_secs(1);
 
+/// The job log is read up to its end when nothing came for so long.
+const REPLAY_QUIET: Duration = Duration::from_millis(5);
+
 /// How far a job is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Phase {
     Walking,
     Finishing,
     Stopping,
-    Removed,
 }
 
 /// What is known of a job.
@@ -131,32 +133,51 @@ impl Session {
         }
     }
 
-    /// Reads the job log.
+    /// Reads the job log. Jobs begin when it is quiet, so that those long gone are passed over in one go.
     async fn follow(self: &Arc<Self>, mut log: Reader, tasks: &mut JoinSet<()>) -> lapin::Result<()> {
-        while let Some(event) = log.next().await? {
-            while tasks.try_join_next().is_some() {}
-            let (job, phase) = match event {
-                JobEvent::Submitted(spec) => {
-                    if let Entry::Vacant(place) = self.jobs().entry(spec.id) {
-                        let (phase, phases) = watch::channel(Phase::Walking);
-                        place.insert(Known { phase, standing: None });
-                        tasks.spawn(Arc::clone(self).work(spec, phases));
+        let mut fresh: Vec<(JobSpec, watch::Receiver<Phase>)> = Vec::new();
+        loop {
+            let quiet = if fresh.is_empty() { Duration::MAX } else { REPLAY_QUIET };
+            match log.next(quiet).await? {
+                Some(Next::Event(event)) => fresh.extend(self.take_in(event)),
+                Some(Next::Quiet) => {
+                    while tasks.try_join_next().is_some() {}
+                    for (spec, phases) in fresh.drain(..) {
+                        if phases.has_changed().is_ok() {
+                            tasks.spawn(Arc::clone(self).work(spec, phases));
+                        } else {
+                            // It may have ended while this worker had lost the broker.
+                            self.core.retire(spec.id).await;
+                        }
                     }
-                    continue;
                 }
-                JobEvent::Finishing(job) => (job, Phase::Finishing),
-                JobEvent::Stopping(job) => (job, Phase::Stopping),
-                JobEvent::Removed(job) => (job, Phase::Removed),
-            };
-            let mut jobs = self.jobs();
-            if phase == Phase::Removed {
-                // Its task hears that the sender is gone.
-                jobs.remove(&job);
-            } else if let Some(known) = jobs.get(&job) {
-                known.phase.send_if_modified(|now| phase > std::mem::replace(now, phase.max(*now)));
+                None => return Ok(()),
             }
         }
-        Ok(())
+    }
+
+    /// Takes note of an event; gives back a job that begins.
+    fn take_in(&self, event: JobEvent) -> Option<(JobSpec, watch::Receiver<Phase>)> {
+        let mut jobs = self.jobs();
+        let (job, phase) = match event {
+            JobEvent::Submitted(spec) => {
+                let Entry::Vacant(place) = jobs.entry(spec.id) else { return None };
+                let (phase, phases) = watch::channel(Phase::Walking);
+                place.insert(Known { phase, standing: None });
+                return Some((spec, phases));
+            }
+            JobEvent::Removed(job) => {
+                // Its task hears that the sender is gone.
+                jobs.remove(&job);
+                return None;
+            }
+            JobEvent::Finishing(job) => (job, Phase::Finishing),
+            JobEvent::Stopping(job) => (job, Phase::Stopping),
+        };
+        if let Some(known) = jobs.get(&job) {
+            known.phase.send_if_modified(|now| phase > std::mem::replace(now, phase.max(*now)));
+        }
+        None
     }
 
     /// Takes part in one job until it is removed.
@@ -164,7 +185,6 @@ impl Session {
         let job = spec.id;
         if !self.exists(job).await {
             self.jobs().remove(&job);
-            // It may have ended while this worker had lost the broker.
             return self.core.retire(job).await;
         }
         if let Err(reason) = self.core.admit(spec).await {
@@ -188,13 +208,17 @@ impl Session {
 
     /// Jobs long gone are in the log, too: they have no queue any more.
     async fn exists(&self, job: JobId) -> bool {
-        let Ok(channel) = self.connection.create_channel().await else { return false };
-        connection::depth(&channel, &topology::tasks(job, Queue::Dirs)).await.is_ok()
+        let look = async {
+            let channel = self.connection.create_channel().await?;
+            connection::depth(&channel, &topology::tasks(job, Queue::Dirs)).await
+        };
+        look.await.map_or_else(|e| !connection::is_missing(&e), |_| true)
     }
 
     /// Takes part through one channel.
     async fn take_part(&self, job: JobId, phases: &mut watch::Receiver<Phase>) -> lapin::Result<()> {
-        let run = Run::new(job, self.id, Arc::clone(&self.publisher));
+        // Each run counts from zero, so it has a number of its own.
+        let run = Run::new(job, random(), Arc::clone(&self.publisher));
         let channel = self.connection.create_channel().await?;
         let reports = connection::confirmed_channel(&self.connection).await?;
         self.lanes().open(&run);
@@ -248,7 +272,9 @@ impl Session {
         } else if stage != Stage::Open {
             consumption.cancel().await?;
             let (begun, untouched) = self.lanes().clear(run);
-            untouched.iter().for_each(|a| a.token.forsake());
+            for arrived in &untouched {
+                arrived.token.forsake();
+            }
             if publish::post(begun, false).is_err() {
                 tracing::debug!("the connection is gone; the broker delivers again by itself");
             }

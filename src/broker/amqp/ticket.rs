@@ -22,8 +22,7 @@ impl AmqpTicket {
         }
         let queue = task.queue();
         // What a task posts may have been worked on before if the task itself was.
-        let child =
-            Held { task: Arc::new(task), attempts: 0, again: held.again, token: Arc::clone(&held.token) };
+        let child = Held { task: Arc::new(task), attempts: 0, again: held.again, token: Arc::clone(&held.token) };
         let outgoing = match queue {
             Queue::Finish => run.put_finish(child),
             // File actors make the room that dir actors wait for, so they never wait themselves.

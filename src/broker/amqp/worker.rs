@@ -158,7 +158,7 @@ impl Worker {
     /// Tasks in actors' hands can be finished.
     pub fn drain(&self) {
         self.core.lanes.drain();
-        self.core.stage.send_replace(Stage::Drain);
+        self.core.stage.send_if_modified(|s| *s == Stage::Open && std::mem::replace(s, Stage::Drain) == Stage::Open);
     }
 
     /// Ends after [`Worker::drain`]: waits until what the actors finished is reported and acknowledged, then

@@ -188,7 +188,8 @@ impl Dir for PosixDir {
         let fail = |e| FsError::new(Operation::Lock, e);
         // A lock belongs to an open file description, so it gets one of its own.
         let fd = open_child(self.at(), b".").map_err(fail)?;
-        let how = if exclusive { FlockOperation::NonBlockingLockExclusive } else { FlockOperation::NonBlockingLockShared };
+        let how =
+            if exclusive { FlockOperation::NonBlockingLockExclusive } else { FlockOperation::NonBlockingLockShared };
         match rustix::fs::flock(&fd, how) {
             Ok(()) => Ok(Some(Box::new(fd))),
             Err(Errno::WOULDBLOCK) => Ok(None),

@@ -88,7 +88,7 @@ pub fn open(path: &[u8], side: Side, options: &Options) -> std::result::Result<A
     let shared = Shared::new(options.job);
     let traits = match side {
         Side::Source => Traits::default(),
-        Side::Target => probe::traits(root.as_fd(), &shared).map_err(fail)?,
+        Side::Target => probe::traits(root.as_fd(), &shared),
     };
     Ok(Arc::new(PosixFs { root: Arc::new(root), shared, traits }))
 }

@@ -146,7 +146,13 @@ fn create_symlink(at: BorrowedFd<'_>, shared: &Shared, name: Option<&[u8]>, targ
     hold(at, name, Kind::Symlink)
 }
 
-fn create_node(at: BorrowedFd<'_>, shared: &Shared, name: Option<&[u8]>, kind: Kind, rdev: u64) -> Result<(Node, Place)> {
+fn create_node(
+    at: BorrowedFd<'_>,
+    shared: &Shared,
+    name: Option<&[u8]>,
+    kind: Kind,
+    rdev: u64,
+) -> Result<(Node, Place)> {
     let fail = |e| FsError::new(Operation::MakeNode, e);
     let file_type = match kind {
         Kind::Fifo => FileType::Fifo,
@@ -271,7 +277,8 @@ impl NewEntry for PosixNew {
         let aside = aside.clone();
         let made = self.publish_named(&aside, replace)?;
         // After a rename the working name is gone; after a link the guard removes it.
-        if made == Made::New && metadata_of(self.dir.as_fd(), &aside, AtFlags::SYMLINK_NOFOLLOW).is_err_and(|e| e.is_absent())
+        if made == Made::New
+            && metadata_of(self.dir.as_fd(), &aside, AtFlags::SYMLINK_NOFOLLOW).is_err_and(|e| e.is_absent())
         {
             self.place = Place::Settled;
         }

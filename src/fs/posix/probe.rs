@@ -13,14 +13,15 @@ const TRIAL: Timestamp = Timestamp { sec: 1_000_000_001, ns: 123_456_789 };
 /// Far beyond what any filesystem keeps, yet within what the kernel's time type holds, in seconds.
 const FAR: i64 = 1 << 40;
 
-pub(super) fn traits(root: BorrowedFd<'_>, shared: &Arc<Shared>) -> Result<Traits> {
+/// A full or read-only target is reported entry by entry, or needs nothing written at all: then the usual is assumed.
+pub(super) fn traits(root: BorrowedFd<'_>, shared: &Arc<Shared>) -> Traits {
+    try_traits(root, shared).unwrap_or_default()
+}
+
+fn try_traits(root: BorrowedFd<'_>, shared: &Arc<Shared>) -> Result<Traits> {
     let root = root.try_clone_to_owned().map_err(|e| FsError::new(Operation::OpenRoot, e))?;
     let inherits = Inherits { acl: false, own_group: false };
-    let trial = match PosixNew::create(&Arc::new(root), inherits, Arc::clone(shared), b"trial", New::File, false) {
-        Ok(trial) => trial,
-        // A full or read-only target is reported entry by entry, or needs nothing written at all.
-        Err(_) => return Ok(Traits::default()),
-    };
+    let trial = PosixNew::create(&Arc::new(root), inherits, Arc::clone(shared), b"trial", New::File, false)?;
     let kept = |t: Timestamp| -> Result<Timestamp> {
         trial.set_times(t, t)?;
         Ok(trial.metadata()?.mtime)
@@ -30,7 +31,8 @@ pub(super) fn traits(root: BorrowedFd<'_>, shared: &Arc<Shared>) -> Result<Trait
     let time_granularity_ns = granularity.into_iter().find(|g| TRIAL.truncated(*g) == seen).unwrap_or(2_000_000_000);
     let earliest = kept(Timestamp { sec: -FAR, ns: 0 }).unwrap_or(Timestamp { sec: i64::MIN, ns: 0 });
     let latest = kept(Timestamp { sec: FAR, ns: 0 }).unwrap_or(Timestamp { sec: i64::MAX, ns: 0 });
-    let bounded = |t: Timestamp, open: i64| if t.sec.abs() == FAR { Timestamp { sec: open, ns: 0 } } else { t };
+    let bounded =
+        |t: Timestamp, open: i64| if t.sec == FAR || t.sec == -FAR { Timestamp { sec: open, ns: 0 } } else { t };
     let time_range = (bounded(earliest, i64::MIN), bounded(latest, i64::MAX));
     Ok(Traits { time_granularity_ns, time_range, forgets: false })
 }
@@ -46,7 +48,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let fd = std::fs::File::open(dir.path()).unwrap();
         let before = std::fs::metadata(dir.path()).unwrap().modified().unwrap();
-        let traits = traits(fd.as_fd(), &Shared::new(JobId::random())).unwrap();
+        let traits = traits(fd.as_fd(), &Shared::new(JobId::random()));
         assert!(traits.time_granularity_ns >= 1);
         assert!(traits.time_range.0 < traits.time_range.1);
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);

@@ -10,10 +10,9 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 /// Removes a child of any kind. Absent is an error (`ENOENT`).
 pub(super) fn remove(at: BorrowedFd<'_>, name: &[u8], shared: &Shared) -> Result<()> {
     match rustix::fs::unlinkat(at, name, AtFlags::empty()) {
-        Err(Errno::ISDIR | Errno::PERM) => {}
-        other => return other.map_err(|e| FsError::new(Operation::Remove, e)),
+        Err(Errno::ISDIR) => remove_tree(at, name, shared),
+        other => other.map_err(|e| FsError::new(Operation::Remove, e)),
     }
-    remove_tree(at, name, shared)
 }
 
 /// Removes a directory tree. A directory that is not empty is moved up beside its root under a working name and

@@ -3,6 +3,7 @@
 use super::super::{FsError, Result, Xattrs};
 use super::sys;
 use crate::model::Operation;
+use rustix::io::Errno;
 use std::io;
 use std::os::fd::BorrowedFd;
 
@@ -96,8 +97,12 @@ pub fn of_path_descriptor(fd: BorrowedFd<'_>) -> Result<Xattrs> {
 
 /// Does a directory hand an ACL down to its new children?
 pub fn has_default_acl(fd: BorrowedFd<'_>) -> bool {
-    let mut none: [u8; 0] = [];
-    rustix::fs::fgetxattr(fd, ACL_DEFAULT, &mut none[..]).is_ok_and(|n| n > 0)
+    let mut buf = [0; 256];
+    match rustix::fs::fgetxattr(fd, ACL_DEFAULT, &mut buf[..]) {
+        Ok(n) => n > 0,
+        // Removing what is not there does no harm; leaving what is there would.
+        Err(e) => !matches!(e, Errno::NODATA | Errno::OPNOTSUPP),
+    }
 }
 
 #[cfg(test)]

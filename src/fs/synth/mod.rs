@@ -174,7 +174,6 @@ fn round_trip(latency_us: u64) {
 
 /// Calls of this port block, and blocking is what a latency is.
 #[cold]
-#[allow(clippy::disallowed_methods)]
 fn sleep(time: Duration) {
     std::thread::sleep(time);
 }

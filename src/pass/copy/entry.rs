@@ -92,7 +92,13 @@ impl From<Stopped> for End {
 
 impl CopyPass {
     /// Works on the entries of one directory.
-    pub(super) fn batch(&self, dir: &RelPath, entries: &Entries, fresh: bool, run: &mut Run<'_>) -> Result<(), Stopped> {
+    pub(super) fn batch(
+        &self,
+        dir: &RelPath,
+        entries: &Entries,
+        fresh: bool,
+        run: &mut Run<'_>,
+    ) -> Result<(), Stopped> {
         let pair = match self.open_pair(dir) {
             Ok(pair) => pair,
             Err(trouble) => return entries.iter().try_for_each(|e| self.fail(dir.display_join(e.name), trouble, run)),
@@ -256,7 +262,12 @@ impl CopyPass {
     }
 
     /// Are kind and contents right? Times decide for files, unless contents are to be compared.
-    pub(super) fn same_contents(&self, job: &Job<'_, '_, '_>, source: &Metadata, target: &Metadata) -> Result<bool, Trouble> {
+    pub(super) fn same_contents(
+        &self,
+        job: &Job<'_, '_, '_>,
+        source: &Metadata,
+        target: &Metadata,
+    ) -> Result<bool, Trouble> {
         if source.kind != target.kind {
             return Ok(false);
         }
@@ -274,13 +285,19 @@ impl CopyPass {
     }
 
     fn same_hash(&self, job: &Job<'_, '_, '_>) -> Result<bool, Trouble> {
-        let ours = job.pair.source.open_file(job.names.source).and_then(|f| hash(f.as_ref())).map_err(Trouble::Source)?;
+        let ours =
+            job.pair.source.open_file(job.names.source).and_then(|f| hash(f.as_ref())).map_err(Trouble::Source)?;
         let theirs = job.pair.target.open_file(job.names.target).and_then(|f| hash(f.as_ref()));
         Ok(ours == theirs.map_err(Trouble::Target)?)
     }
 
     /// Sets what differs on an entry whose contents are right.
-    pub(super) fn fix_attributes(&self, job: &Job<'_, '_, '_>, source: &Metadata, target: &Metadata) -> Result<Outcome, Trouble> {
+    pub(super) fn fix_attributes(
+        &self,
+        job: &Job<'_, '_, '_>,
+        source: &Metadata,
+        target: &Metadata,
+    ) -> Result<Outcome, Trouble> {
         let xattrs = self.xattrs_of(job.pair.source.as_ref(), job.names.source).map_err(Trouble::Source)?;
         let have = self.xattrs_of(job.pair.target.as_ref(), job.names.target).map_err(Trouble::Target)?;
         let want = Wanted { metadata: source, xattrs: &xattrs };
@@ -299,7 +316,12 @@ impl CopyPass {
     }
 
     /// Makes an entry of any kind. None if something is there and `replace` is not set.
-    pub(super) fn copy_any(&self, job: &Job<'_, '_, '_>, source: &Metadata, replace: bool) -> Result<Option<Outcome>, End> {
+    pub(super) fn copy_any(
+        &self,
+        job: &Job<'_, '_, '_>,
+        source: &Metadata,
+        replace: bool,
+    ) -> Result<Option<Outcome>, End> {
         match source.kind {
             Kind::File => self.copy_file(job, replace, false),
             Kind::Symlink => {
@@ -368,7 +390,12 @@ impl CopyPass {
     }
 
     /// Copies contents, telling progress as it goes.
-    fn fill(&self, job: &Job<'_, '_, '_>, new: &mut dyn crate::fs::NewEntry, file: &dyn SourceFile) -> Result<u64, Trouble> {
+    fn fill(
+        &self,
+        job: &Job<'_, '_, '_>,
+        new: &mut dyn crate::fs::NewEntry,
+        file: &dyn SourceFile,
+    ) -> Result<u64, Trouble> {
         let untold = Cell::new(0);
         let written = |n: u64| {
             untold.set(untold.get() + n);

@@ -24,7 +24,8 @@ impl CopyPass {
             return Ok(());
         }
         for (tag, name) in names.iter() {
-            let done = self.finish_one(pair.source.as_ref(), pair.target.as_ref(), name, tag == 1, &mut run.report.totals);
+            let done =
+                self.finish_one(pair.source.as_ref(), pair.target.as_ref(), name, tag == 1, &mut run.report.totals);
             match done {
                 Ok(()) => {}
                 Err(trouble) if trouble.is_vanished() => {}

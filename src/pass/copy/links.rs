@@ -27,7 +27,10 @@ enum Meeting {
     /// A name of the copied inode.
     Inode(Metadata),
     /// The target's inode number, and where it was seen.
-    Record { ino: u64, path: RelPath },
+    Record {
+        ino: u64,
+        path: RelPath,
+    },
 }
 
 impl Links {
@@ -125,7 +128,13 @@ impl CopyPass {
         Ok(outcome)
     }
 
-    fn leave_record(&self, job: &Job<'_, '_, '_>, target: &Metadata, folder: &dyn Dir, key: &[u8]) -> Result<Made, FsError> {
+    fn leave_record(
+        &self,
+        job: &Job<'_, '_, '_>,
+        target: &Metadata,
+        folder: &dyn Dir,
+        key: &[u8],
+    ) -> Result<Made, FsError> {
         let mut text = format!("{:x}/", target.ino).into_bytes();
         text.extend_from_slice(&job.pair.path.display_join(job.names.target));
         if text.len() <= MAX_RECORD_BYTES && target.kind != Kind::Symlink {
@@ -165,7 +174,13 @@ impl CopyPass {
     }
 
     /// Makes the name a further name of what stands at the rendezvous. None if that cannot have more names.
-    fn join(&self, job: &Job<'_, '_, '_>, source: &Metadata, from: &dyn Dir, name: &[u8]) -> Result<Option<Outcome>, End> {
+    fn join(
+        &self,
+        job: &Job<'_, '_, '_>,
+        source: &Metadata,
+        from: &dyn Dir,
+        name: &[u8],
+    ) -> Result<Option<Outcome>, End> {
         match job.pair.target.link(job.names.target, from, name, true) {
             Ok(()) => {
                 self.count_seen(job, source);
@@ -183,7 +198,13 @@ impl CopyPass {
     }
 
     /// Links from where the record says, if that is still the inode that it says. None if not.
-    fn join_recorded(&self, job: &Job<'_, '_, '_>, source: &Metadata, ino: u64, path: &RelPath) -> Result<Option<Outcome>, End> {
+    fn join_recorded(
+        &self,
+        job: &Job<'_, '_, '_>,
+        source: &Metadata,
+        ino: u64,
+        path: &RelPath,
+    ) -> Result<Option<Outcome>, End> {
         let (parent, Some(name)) = path.split_last() else { return Ok(None) };
         let Ok(dir) = self.roots.target.open_dir(&parent) else { return Ok(None) };
         match dir.stat(name) {

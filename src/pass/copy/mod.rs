@@ -87,6 +87,9 @@ impl CopyPass {
         let root = target.metadata()?;
         let source_dev = roots.source.open_dir(&RelPath::root())?.metadata()?.dev;
         let work = Work::open(spec.id, target, leads)?;
+        if !leads && !roots.target.traits().forgets {
+            work.join()?;
+        }
         Ok(CopyPass {
             policy: spec.policy.clone(),
             target: roots.target.traits(),
@@ -102,7 +105,9 @@ impl CopyPass {
     pub fn copy_single(&self, name: &[u8], target_name: &[u8], run: &mut Run<'_>) -> Result<(), Stopped> {
         run.report.totals.found += 1;
         match self.open_pair(&RelPath::root()) {
-            Ok(pair) => self.entry(&pair, &entry::Names { source: name, target: target_name }, None, false, run).map(drop),
+            Ok(pair) => {
+                self.entry(&pair, &entry::Names { source: name, target: target_name }, None, false, run).map(drop)
+            }
             Err(trouble) => self.fail(name.to_vec(), trouble, run),
         }
     }
@@ -165,6 +170,10 @@ impl Pass for CopyPass {
             Task::Batch { dir, entries, fresh } => self.batch(dir, entries, *fresh, run),
             Task::Finish { parent, names } => self.finish(parent, names, run),
         }
+    }
+
+    fn mark(&self) -> Result<(), FsError> {
+        if self.target.forgets { Ok(()) } else { self.work.folder().map(drop) }
     }
 
     fn conclude(&self, report: &mut Report) {

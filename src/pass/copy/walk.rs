@@ -13,6 +13,15 @@ const GROUP: usize = 32;
 /// Bytes of files in one batch where the listing tells sizes: so that batches take equal time.
 const BATCH_BYTES: u64 = 64 << 20;
 
+/// What an existing target directory is like.
+#[derive(Debug, Clone, Copy)]
+struct Looked {
+    /// Its attributes must be set at the end.
+    changed: bool,
+    /// There is nothing in it, so nothing needs to be compared.
+    empty: bool,
+}
+
 /// What has been listed and not been posted yet.
 struct Outbox<'a> {
     path: &'a RelPath,
@@ -22,6 +31,7 @@ struct Outbox<'a> {
     entries: Entries,
     entries_bytes: u64,
     made_any: bool,
+    posted_entries: bool,
 }
 
 impl Outbox<'_> {
@@ -44,6 +54,7 @@ impl Outbox<'_> {
             return Ok(());
         }
         self.entries_bytes = 0;
+        self.posted_entries = true;
         let entries = std::mem::take(&mut self.entries);
         run.ticket.post(Task::Batch { dir: self.path.clone(), entries, fresh: self.fresh })
     }
@@ -107,7 +118,12 @@ impl CopyPass {
     ) -> Result<Result<bool, Trouble>, Stopped> {
         let path = match parent.path.join(name) {
             Ok(path) => path,
-            Err(_) => return Ok(Err(Trouble::Source(FsError { operation: Operation::OpenDirectory, errno: libc::ENAMETOOLONG }))),
+            Err(_) => {
+                return Ok(Err(Trouble::Source(FsError {
+                    operation: Operation::OpenDirectory,
+                    errno: libc::ENAMETOOLONG,
+                })));
+            }
         };
         let source = match parent.source.open_dir(name) {
             Ok(source) => source,
@@ -135,18 +151,21 @@ impl CopyPass {
     /// Lists one directory and posts what is in it. True if an existing target directory must be finished.
     /// What goes wrong with the directory itself does not keep what is in it from being worked on.
     fn list(&self, pair: &Pair, fresh: bool, run: &mut Run<'_>) -> Result<Result<bool, Trouble>, Stopped> {
-        let looked = self.look_at_dirs(pair, fresh, run);
-        if matches!(looked, Err(Trouble::Source(e)) if e.errno == libc::EDEADLK) {
-            return Ok(looked);
+        let looked = if fresh { Ok(Looked { changed: false, empty: true }) } else { self.look_at_dirs(pair, run) };
+        if let Err(Trouble::Source(e)) = looked
+            && e.errno == libc::EDEADLK
+        {
+            return Ok(Err(Trouble::Source(e)));
         }
         let mut out = Outbox {
             path: &pair.path,
-            fresh,
+            fresh: matches!(looked, Ok(Looked { empty: true, .. })),
             dirs: Names::default(),
             made: Names::default(),
             entries: Entries::default(),
             entries_bytes: 0,
             made_any: false,
+            posted_entries: false,
         };
         let mut stopped = Ok(());
         let listed = pair.source.list(&mut |entry| {
@@ -158,30 +177,30 @@ impl CopyPass {
         out.post_entries(run)?;
         out.post_made(run)?;
         out.post_dirs(run)?;
-        let made = out.made_any && !fresh;
-        Ok(listed.map_err(Trouble::Source).and(looked).map(|changed| changed || made))
+        // In a directory that was made by its parent's listing, that has seen to its end already.
+        let changed = !fresh && (out.made_any || out.posted_entries && out.fresh);
+        Ok(listed.map_err(Trouble::Source).and(looked).map(|looked| looked.changed || changed))
     }
 
     /// Looks at both directories themselves: is the target's in need of attributes, of cleaning?
-    fn look_at_dirs(&self, pair: &Pair, fresh: bool, run: &mut Run<'_>) -> Result<bool, Trouble> {
+    fn look_at_dirs(&self, pair: &Pair, run: &mut Run<'_>) -> Result<Looked, Trouble> {
         let source = pair.source.metadata().map_err(Trouble::Source)?;
         if (source.dev, source.ino) == self.target_root && !self.target.forgets {
             // Seen through a bind mount, say. Walking on would never end.
             return Err(Trouble::Source(FsError { operation: Operation::OpenDirectory, errno: libc::EDEADLK }));
         }
-        if fresh {
-            return Ok(false);
-        }
-        self.work.sweep(pair.target.as_ref(), false, &mut run.report.totals).map_err(Trouble::Target)?;
+        let totals = &mut run.report.totals;
+        let empty = self.work.sweep(pair.target.as_ref(), false, totals).map_err(Trouble::Target)? == 0;
         let target = pair.target.metadata().map_err(Trouble::Target)?;
         if target.mode & 0o700 != 0o700 && target.uid == rustix::process::geteuid().as_raw() && target.uid != 0 {
             // A normal user must be able to write into their own directory; its mode is set again at the end.
             let opened = pair.target.edit_self().and_then(|e| e.set_mode(target.mode | 0o700));
-            return opened.map(|()| true).map_err(Trouble::Target);
+            return opened.map(|()| Looked { changed: true, empty }).map_err(Trouble::Target);
         }
         let want = self.own_xattrs(pair.source.as_ref()).map_err(Trouble::Source)?;
         let have = pair.target.xattrs_self().map_err(Trouble::Target)?;
-        Ok(differs(&Wanted { metadata: &source, xattrs: &want }, &target, &have, &self.policy, &self.target))
+        let want = Wanted { metadata: &source, xattrs: &want };
+        Ok(Looked { changed: differs(&want, &target, &have, &self.policy, &self.target), empty })
     }
 
     fn route(&self, pair: &Pair, entry: &Entry<'_>, out: &mut Outbox<'_>, run: &mut Run<'_>) -> Result<(), Stopped> {
@@ -234,7 +253,11 @@ impl CopyPass {
 fn route_entry(entry: &Entry<'_>, out: &mut Outbox<'_>, run: &mut Run<'_>) -> Result<(), Stopped> {
     let _ = out.entries.push(entry); // was checked above
     out.entries_bytes += entry.metadata.map_or(0, |m| m.size);
-    if out.entries.len() >= MAX_TASK_ENTRIES || out.entries_bytes >= BATCH_BYTES { out.post_entries(run) } else { Ok(()) }
+    if out.entries.len() >= MAX_TASK_ENTRIES || out.entries_bytes >= BATCH_BYTES {
+        out.post_entries(run)
+    } else {
+        Ok(())
+    }
 }
 
 fn count_directory(fresh: bool, changed: bool, run: &mut Run<'_>) {

@@ -7,7 +7,7 @@ use crate::fs::aside::{WORK_DIR, job_of};
 use crate::fs::{Dir, FsError};
 use crate::model::{JobId, Totals};
 use std::collections::HashSet;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// The working area of a job in a target.
 pub struct Work {
@@ -19,8 +19,17 @@ pub struct Work {
 }
 
 struct Own {
-    dir: std::sync::Arc<dyn Dir>,
+    dir: Arc<dyn Dir>,
     _lock: Option<Box<dyn Send + Sync>>,
+}
+
+impl Own {
+    fn hold(area: &dyn Dir, job: JobId) -> Result<Self, FsError> {
+        let dir: Arc<dyn Dir> = Arc::from(area.open_dir(job.to_string().as_bytes())?);
+        // A filesystem without locks only loses the protection between two jobs on one target.
+        let lock = dir.lock(false).unwrap_or(None);
+        Ok(Own { dir, _lock: lock })
+    }
 }
 
 impl Work {
@@ -34,20 +43,29 @@ impl Work {
     }
 
     /// The job's folder, made when it is first needed.
-    pub fn folder(&self) -> Result<std::sync::Arc<dyn Dir>, FsError> {
+    pub fn folder(&self) -> Result<Arc<dyn Dir>, FsError> {
         let mut own = self.own.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(own) = &*own {
-            return Ok(std::sync::Arc::clone(&own.dir));
+            return Ok(Arc::clone(&own.dir));
         }
         self.root.make_dir(WORK_DIR)?;
         let area = self.root.open_dir(WORK_DIR)?;
-        let name = self.job.to_string().into_bytes();
-        area.make_dir(&name)?;
-        let dir: std::sync::Arc<dyn Dir> = std::sync::Arc::from(area.open_dir(&name)?);
-        // A filesystem without locks only loses the protection between two jobs on one target.
-        let lock = dir.lock(false).unwrap_or(None);
-        *own = Some(Own { dir: std::sync::Arc::clone(&dir), _lock: lock });
+        area.make_dir(self.job.to_string().as_bytes())?;
+        let held = Own::hold(area.as_ref(), self.job)?;
+        let dir = Arc::clone(&held.dir);
+        *own = Some(held);
         Ok(dir)
+    }
+
+    /// Takes hold of the folder that the leader made.
+    ///
+    /// # Errors
+    /// `ENOENT`, if this is not the target that the leader saw.
+    pub fn join(&self) -> Result<(), FsError> {
+        let area = self.root.open_dir(WORK_DIR)?;
+        let held = Own::hold(area.as_ref(), self.job)?;
+        *self.own.lock().unwrap_or_else(PoisonError::into_inner) = Some(held);
+        Ok(())
     }
 
     /// Removes the job's folder, and the area if nobody else needs it.
@@ -66,10 +84,12 @@ impl Work {
     }
 
     /// Removes working files in `dir` of jobs that are dead; with `own` also this job's, which is right only
-    /// when nobody works in the directory any more.
-    pub fn sweep(&self, dir: &dyn Dir, own: bool, totals: &mut Totals) -> Result<(), FsError> {
+    /// when nobody works in the directory any more. Returns how many other entries there are.
+    pub fn sweep(&self, dir: &dyn Dir, own: bool, totals: &mut Totals) -> Result<u64, FsError> {
         let mut leftovers = Vec::new();
+        let mut others = 0;
         dir.list(&mut |e| {
+            others += 1;
             if let Some(job) = job_of(e.name)
                 && if job == self.job { own } else { !self.alive.contains(&job) }
             {
@@ -79,8 +99,9 @@ impl Work {
         for name in leftovers {
             absent_is_fine(dir.remove(&name))?;
             totals.leftovers_removed += 1;
+            others -= 1;
         }
-        Ok(())
+        Ok(others)
     }
 }
 

@@ -1,0 +1,9 @@
+//! The integration tests: one binary, one module a subject. They run the real program on real trees.
+
+mod architecture;
+mod changes;
+mod fidelity;
+mod kill;
+mod scale;
+mod support;
+mod trouble;

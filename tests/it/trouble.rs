@@ -1,0 +1,245 @@
+//! Bad input, and entries that cannot be copied.
+
+use crate::support::*;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::process::Command;
+
+/// Runs under strace, which makes system calls fail as told.
+fn copy_with_faults(inject: &str, source: &Path, target: &Path) -> Ran {
+    let mut c = Command::new("strace");
+    c.args(["-f", "-qq", "-o", "/dev/null", "-e", &format!("inject={inject}"), env!("CARGO_BIN_EXE_treehaul")]);
+    run(c.args(["copy", "--json", "--file-actors", "1"]).args([source, target]).env_remove("TREEHAUL_BROKER"))
+}
+
+fn files(source: &Path, n: usize) {
+    fs::create_dir(source).unwrap();
+    for i in 0..n {
+        fs::write(source.join(format!("f{i}")), vec![i as u8; 2000]).unwrap();
+    }
+}
+
+#[test]
+fn bad_input_is_named_and_nothing_is_touched() {
+    let s = Scratch::new();
+    files(&s.join("src"), 3);
+    fs::create_dir(s.join("src/sub")).unwrap();
+    fs::create_dir(s.join("dst")).unwrap();
+    fs::write(s.join("file"), "x").unwrap();
+    std::os::unix::fs::symlink("src", s.join("alias")).unwrap();
+    let before = snapshot(s.path());
+    let cases: [(&[&str], &str); 17] = [
+        (&["missing", "dst"], "missing: no such file or directory"),
+        (&["src", "src"], "source and target are the same"),
+        (&["src", "alias"], "source and target are the same"),
+        (&["src", "src/new"], "the target lies inside the source"),
+        (&["src", "alias/sub/new"], "the target lies inside the source"),
+        (&["src/sub", "src"], "the source lies inside the target"),
+        (&["src", "file"], "is a file, and a tree needs a directory"),
+        (&["src", "no/such/parent"], "mkdir -p"),
+        (&["file", "file"], "source and target are the same"),
+        (&["", "dst"], "empty path"),
+        (&["ftp://host/x", "dst"], "unknown scheme 'ftp://'"),
+        (&["src", "synth://?entries=3"], "synth"),
+        (&["null://", "dst"], "null"),
+        (&["synth://?entries=many", "dst"], "many"),
+        (&["synth://?entris=3", "dst"], "entries"),
+        (&["--dir-actors", "0", "src", "dst"], "--dir-actors"),
+        (&["--no-such-flag", "src", "dst"], "--no-such-flag"),
+    ];
+    for (args, says) in cases {
+        let ran = run(treehaul().arg("copy").args(args).current_dir(s.path()));
+        assert_eq!(ran.code, 2, "{args:?}: {}", ran.stderr);
+        assert!(ran.stderr.contains(says), "{args:?} must say '{says}':\n{}", ran.stderr);
+    }
+    let now = snapshot(s.path());
+    assert_eq!(before, now, "nothing may be touched");
+}
+
+#[test]
+fn a_broker_that_is_not_there_or_refuses_is_exit_4_and_the_password_is_not_shown() {
+    let s = Scratch::new();
+    files(&s.join("src"), 1);
+    let amqp = amqp_url();
+    let wrong = amqp.replace("guest:guest@", "guest:topsecret@");
+    for (url, says) in [("amqp://guest:topsecret@127.0.0.1:1/%2f", "127.0.0.1:1"), (&wrong, "guest")] {
+        let ran = run(treehaul().args(["copy", "--broker", url]).args([s.join("src"), s.join("dst")]));
+        assert_eq!(ran.code, 4, "{}", ran.stderr);
+        assert!(ran.stderr.contains(says), "{}", ran.stderr);
+        assert!(!ran.stderr.contains("topsecret"), "{}", ran.stderr);
+        assert!(!s.join("dst").exists(), "nothing is touched");
+    }
+}
+
+#[test]
+fn one_bad_entry_does_not_cost_another() {
+    assert_root();
+    for (inject, operation) in [
+        ("linkat:error=EIO:when=4", "link"),
+        ("pwrite64:error=EIO:when=7", "write"),
+        ("read:error=EIO:when=20", "read"),
+        ("fchmod:error=EROFS:when=3", "set mode"),
+        ("utimensat:error=EIO:when=5", "set times"),
+    ] {
+        let s = Scratch::new();
+        let (source, target) = (s.join("src"), s.join("dst"));
+        files(&source, 40);
+        let ran = copy_with_faults(inject, &source, &target);
+        assert_eq!((ran.code, ran.total("failed")), (3, 1), "{inject}: {}{}", ran.stdout, ran.stderr);
+        assert_eq!(ran.json()["failures"][0]["operation"], operation);
+        assert_eq!(fs::read_dir(&target).unwrap().count(), 39, "{inject}");
+        assert_no_leftovers(&target);
+        copy_ok(&source, &target);
+        assert_identical(&source, &target);
+    }
+}
+
+#[test]
+fn an_unreadable_directory_fails_and_its_siblings_do_not() {
+    assert_root();
+    let s = Scratch::new();
+    let (source, target) = (s.join("src"), s.join("dst"));
+    for dir in ["a", "b", "c"] {
+        fs::create_dir_all(source.join(dir)).unwrap();
+        fs::write(source.join(dir).join("f"), dir).unwrap();
+    }
+    let ran = copy_with_faults("getdents64:error=EIO:when=5", &source, &target);
+    assert_eq!((ran.code, ran.total("failed")), (3, 1), "{}{}", ran.stdout, ran.stderr);
+    assert_eq!(ran.json()["failures"][0]["operation"], "list directory");
+    copy_ok(&source, &target);
+    assert_identical(&source, &target);
+}
+
+#[test]
+fn a_late_error_of_close_is_not_lost() {
+    assert_root();
+    let s = Scratch::new();
+    let (source, target) = (s.join("src"), s.join("dst"));
+    files(&source, 1);
+    // The checked close follows the duplicate that it closes.
+    let traced = run(Command::new("strace")
+        .args(["-f", "-qq", "-y", "-e", "trace=fcntl,close", env!("CARGO_BIN_EXE_treehaul"), "copy", "-q"])
+        .args([&source, &s.join("dry")]));
+    let closes: Vec<&str> = traced.stderr.lines().filter(|l| l.contains("close(")).collect();
+    let nth = closes.iter().position(|l| l.contains("(deleted)")).expect("the close of a nameless file") + 1;
+    let ran = copy_with_faults(&format!("close:error=EDQUOT:when={nth}"), &source, &target);
+    if ran.code == 3 {
+        assert_eq!(ran.json()["failures"][0]["operation"], "close");
+    }
+    copy_ok(&source, &target);
+    assert_identical(&source, &target);
+}
+
+/// A small filesystem of its own, unmounted at the end.
+struct Mounted(std::path::PathBuf);
+
+impl Mounted {
+    fn tmpfs(at: &Path, options: &str) -> Self {
+        fs::create_dir(at).unwrap();
+        sh(&format!("mount -t tmpfs -o {options} tmpfs {}", q(at)));
+        Mounted(at.to_owned())
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+#[test]
+fn a_target_that_fills_up_keeps_what_fits_and_says_so() {
+    assert_root();
+    let s = Scratch::new();
+    let source = s.join("src");
+    files(&source, 30);
+    let small = Mounted::tmpfs(&s.join("small"), "size=96k");
+    let ran = copy([&source, &small.0.join("dst")]);
+    assert_eq!(ran.code, 3, "{}", ran.stderr);
+    assert!(ran.total("copied") > 5 && ran.total("failed") > 5, "{}", ran.stdout);
+    assert!(ran.stderr.contains("No space left on device"), "{}", ran.stderr);
+    assert_no_leftovers(&small.0);
+}
+
+#[test]
+fn a_target_that_is_full_for_good_ends_the_job_early() {
+    assert_root();
+    let s = Scratch::new();
+    let source = s.join("src");
+    files(&source, 3000);
+    for options in ["size=1m", "size=100m,nr_inodes=200"] {
+        let full = Mounted::tmpfs(&s.join(options.replace(['=', ','], "-")), options);
+        let ran = copy([&source, &full.0.join("dst")]);
+        assert_eq!(ran.code, 4, "{options}: {}", ran.stderr);
+        assert!(ran.stderr.contains("the target is full"), "{}", ran.stderr);
+        assert!(ran.total("failed") < 500, "not a failure for each of what is left: {}", ran.stdout);
+    }
+}
+
+#[test]
+fn a_read_only_target_is_reported_and_left_alone() {
+    assert_root();
+    let s = Scratch::new();
+    let source = s.join("src");
+    files(&source, 5);
+    let mounted = Mounted::tmpfs(&s.join("ro"), "size=1m");
+    fs::create_dir(mounted.0.join("dst")).unwrap();
+    sh(&format!("mount -o remount,ro {}", q(&mounted.0)));
+    let ran = copy([&source, &mounted.0.join("dst")]);
+    assert_eq!(ran.code, 3, "{}", ran.stderr);
+    assert!(ran.stderr.contains("Read-only file system"), "{}", ran.stderr);
+}
+
+#[test]
+fn the_report_lists_every_failure_and_the_terminal_the_first_twenty() {
+    assert_root();
+    let s = Scratch::new();
+    let (source, target, report) = (s.join("src"), s.join("dst"), s.join("report"));
+    files(&source, 50);
+    let mut c = Command::new("strace");
+    c.args(["-f", "-qq", "-o", "/dev/null", "-e", "inject=linkat:error=EIO", env!("CARGO_BIN_EXE_treehaul"), "copy"]);
+    let ran = run(c.arg("--report").arg(&report).args([&source, &target]));
+    assert_eq!(ran.code, 3);
+    assert_eq!(ran.stderr.matches(": link: Input/output error").count(), 20, "{}", ran.stderr);
+    assert!(ran.stderr.contains("and 30 more"), "{}", ran.stderr);
+    assert_eq!(fs::read_to_string(&report).unwrap().lines().count(), 50);
+}
+
+#[test]
+fn entries_that_vanish_are_counted_and_are_no_failures() {
+    assert_root();
+    let s = Scratch::new();
+    let (source, target) = (s.join("src"), s.join("dst"));
+    files(&source, 20);
+    // The fourth file is gone between listing and opening: openat says ENOENT.
+    let ran = copy_with_faults("openat:error=ENOENT:when=30", &source, &target);
+    assert_eq!(ran.total("failed"), 0, "{}{}", ran.stdout, ran.stderr);
+    assert_eq!(ran.code, 0);
+}
+
+#[test]
+fn a_file_that_changes_while_it_is_copied_is_copied_again() {
+    let s = Scratch::new();
+    let (source, target) = (s.join("src"), s.join("dst"));
+    fs::create_dir(&source).unwrap();
+    fs::write(source.join("log"), vec![1; 40 << 20]).unwrap();
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    let ran = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            use std::io::Write as _;
+            let mut f = fs::OpenOptions::new().append(true).open(source.join("log")).unwrap();
+            while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                f.write_all(b"line\n").unwrap();
+            }
+        });
+        let ran = copy([&source, &target]);
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        ran
+    });
+    assert_eq!((ran.code, ran.total("changed_while_copying")), (0, 1), "{}", ran.stdout);
+    let (a, b) = (fs::metadata(source.join("log")).unwrap(), fs::metadata(target.join("log")).unwrap());
+    assert_ne!((a.mtime(), a.mtime_nsec()), (b.mtime(), b.mtime_nsec()), "the next pass must see a difference");
+    copy_ok(&source, &target);
+    assert_identical(&source, &target);
+}
