@@ -80,6 +80,8 @@ fn killed_anywhere_on_a_filesystem_without_nameless_files_a_rerun_converges() {
     fs::create_dir(&mount).unwrap();
     sh(&format!("bindfs --multithreaded {} {}", q(&backing), q(&mount)));
     exotic_tree(&s.join("src"), 4, 600);
+    // A filesystem in user space tells no holes, and the comparator would read all of the terabyte.
+    fs::remove_file(s.join("src/hole")).unwrap();
     // bindfs itself knows no numbers from 2^31 on.
     sh(&format!("find {} -uid 4000000000 -exec chown -h 77:78 {{}} +", q(&s.join("src"))));
     let done = std::panic::catch_unwind(|| kill_and_finish(&s.join("src"), &mount.join("dst"), &[], 12, 12));

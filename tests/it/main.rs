@@ -3,6 +3,7 @@
 mod architecture;
 mod changes;
 mod fidelity;
+mod fleet;
 mod kill;
 mod scale;
 mod support;

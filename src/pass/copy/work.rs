@@ -48,7 +48,10 @@ impl Work {
         if let Some(own) = &*own {
             return Ok(Arc::clone(&own.dir));
         }
+        let before = self.root.metadata()?;
         self.root.make_dir(WORK_DIR)?;
+        // The root must not look changed to the walk only because the hidden directory was made in it.
+        self.root.edit_self()?.set_times(before.atime, before.mtime)?;
         let area = self.root.open_dir(WORK_DIR)?;
         area.make_dir(self.job.to_string().as_bytes())?;
         let held = Own::hold(area.as_ref(), self.job)?;
