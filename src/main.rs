@@ -1,20 +1,26 @@
 //! Parse, run, exit.
 
 use clap::Parser;
+use std::panic::catch_unwind;
 use std::process::ExitCode;
+use treehaul::cli::{self, Args, say};
+use treehaul::exit_code;
 
 fn main() -> ExitCode {
-    // A reader that goes away (`| head`) must not look like a crash.
     std::panic::set_hook(Box::new(|panic| {
-        let text = panic.to_string();
-        eprintln!("treehaul: internal error: {}", treehaul::model::escaped(text.as_bytes()));
+        say(&format!("treehaul: internal error: {}", treehaul::model::escaped(panic.to_string().as_bytes())));
     }));
-    let args = match treehaul::cli::Args::try_parse() {
+    let args = match Args::try_parse() {
         Ok(args) => args,
-        Err(e) => {
-            let _ = e.print(); // nobody is left to tell
-            return if e.use_stderr() { treehaul::exit_code::ExitCode::Usage.into() } else { ExitCode::SUCCESS };
+        Err(e) if e.use_stderr() => {
+            // What was typed may come from a shell's glob, so it may be anybody's file name.
+            say(cli::escaped_lines(&e.to_string()).trim_end());
+            return exit_code::ExitCode::Usage.into();
+        }
+        Err(help) => {
+            let _ = help.print(); // a reader that went away has seen enough
+            return ExitCode::SUCCESS;
         }
     };
-    treehaul::cli::run(args).into()
+    catch_unwind(|| cli::run(args)).unwrap_or(exit_code::ExitCode::Internal).into()
 }

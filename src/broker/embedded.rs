@@ -46,7 +46,8 @@ impl State {
         self.dirs.len() + self.files.len() as u64 + self.again.len() as u64
     }
 
-    fn push(&mut self, task: Task) {
+    /// What to say, if the backlog could not be moved to disk.
+    fn push(&mut self, task: Task) -> Option<String> {
         let spilled = match task.queue() {
             Queue::Dirs => self.dirs.push(task),
             Queue::Finish => self.finish.push(task),
@@ -56,10 +57,11 @@ impl State {
                 Ok(())
             }
         };
-        if let Err(e) = spilled {
-            // The task is kept in memory; only the bound is not held.
-            tracing::warn!(error = %e, "cannot move the backlog to the temporary directory; set TMPDIR to one with room");
-        }
+        // The task is kept in memory; only the bound is not held.
+        let e = spilled.err()?;
+        Some(format!(
+            "cannot move the backlog to the temporary directory ({e}), memory grows: set TMPDIR to one with room"
+        ))
     }
 
     fn pop(&mut self, pool: Pool) -> Option<(Arc<Task>, u32)> {
@@ -94,7 +96,7 @@ impl Embedded {
     /// when the job is over or stopped.
     pub fn new(job: JobId, first: Task, board: Arc<Board>, on_over: Box<dyn Fn() + Send + Sync>) -> Arc<Self> {
         let mut state = State::default();
-        state.push(first);
+        let _ = state.push(first); // one task never goes to disk
         let [dirs, files, room] = [Condvar::new(), Condvar::new(), Condvar::new()];
         Arc::new(Embedded { job, board, state: Mutex::new(state), dirs, files, room, on_over })
     }
@@ -153,9 +155,12 @@ impl Embedded {
         if state.stopped {
             return Err(Stopped);
         }
-        state.push(task);
+        let trouble = state.push(task);
         let [dirs, files] = state.waiting;
         drop(state);
+        if let Some(text) = trouble {
+            self.board.note(&text);
+        }
         match queue {
             Queue::Dirs if dirs > 0 => self.dirs.notify_one(),
             Queue::Files if files > 0 => self.files.notify_one(),

@@ -11,13 +11,15 @@ use std::io;
 use std::os::unix::fs::FileExt;
 
 /// Weight of the tasks kept in memory, in bytes, before the older half is written out.
-const MEMORY_BYTES: usize = 8 << 20;
+const MEMORY_BYTES: usize = 2 << 20;
 
 /// Last in, first out, as far as memory goes: a walk that is depth first keeps its backlog small.
 pub struct SpillStack {
     memory: VecDeque<Task>,
     memory_bytes: usize,
     bound_bytes: usize,
+    /// A disk that had no room is tried again when there is twice as much to write.
+    retry_bytes: usize,
     file: Option<File>,
     segments: Vec<Segment>,
     end: u64,
@@ -44,6 +46,7 @@ impl SpillStack {
             memory: VecDeque::new(),
             memory_bytes: 0,
             bound_bytes,
+            retry_bytes: 0,
             file: None,
             segments: Vec::new(),
             end: 0,
@@ -68,7 +71,12 @@ impl SpillStack {
     pub fn push(&mut self, task: Task) -> io::Result<()> {
         self.memory_bytes += task.weight_bytes();
         self.memory.push_back(task);
-        if self.memory_bytes > self.bound_bytes && self.memory.len() > 1 { self.spill() } else { Ok(()) }
+        if self.memory_bytes <= self.bound_bytes.max(self.retry_bytes) || self.memory.len() < 2 {
+            return Ok(());
+        }
+        let spilled = self.spill();
+        self.retry_bytes = if spilled.is_err() { 2 * self.memory_bytes } else { 0 };
+        spilled
     }
 
     /// Takes the top.

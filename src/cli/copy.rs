@@ -120,20 +120,20 @@ pub fn run(args: CopyArgs) -> ExitCode {
 fn try_run(args: CopyArgs) -> anyhow::Result<ExitCode> {
     let broker = args.broker.as_deref().map(|url| AmqpConfig::parse(url, args.queue_type)).transpose();
     let broker = broker.map_err(NodeError::Broker)?;
-    let report = args.report.as_deref().map(ReportFile::create).transpose()?;
+    let report = args.report.as_deref().map(ReportFile::open).transpose()?;
     let job = JobId::random();
     let (policy, sizes) = (args.policy(), args.sizes());
     let source = given_root(args.source)?;
     let target = given_root(args.target)?;
     if let Some(config) = &broker {
         // Before the target is made: a broker that cannot be reached must leave nothing.
-        node::check_broker(config)?;
+        node::check_broker(config, &source, &target)?;
     }
     let prepared = node::prepare(&source, &target, job)?;
     let source_root = prepared.roots().source.open_dir(&RelPath::root()).and_then(|d| d.metadata());
     let source_ino = source_root.map_err(NodeError::Target).context("source")?.ino;
     let spec = JobSpec { id: job, pass: "copy".into(), source, target, policy, source_ino };
-    let (sink, report) = report.map_or_else(ReportFile::none, ReportFile::into_sink);
+    let (sink, report) = report.map_or_else(|| Ok(ReportFile::none()), ReportFile::into_sink)?;
     let board = Arc::new(Board::new(sink));
     let progress = Progress::start(Arc::clone(&board), prepared.roots().source.usage(), args.quiet);
     let ended = run_job(&spec, prepared, sizes, broker.as_ref(), &board);
@@ -142,10 +142,15 @@ fn try_run(args: CopyArgs) -> anyhow::Result<ExitCode> {
     let written = report.finish();
     let finished = Finished { spec: &spec, snapshot: board.snapshot(), ended: &ended };
     if args.json {
-        println!("{}", summary::json(&finished));
+        super::print_result(&summary::json(&finished).to_string());
     }
     summary::print(&finished, args.quiet || args.json);
-    written?;
+    if let Err(e) = written {
+        super::say(&format!("treehaul: {e:#}"));
+        if finished.exit_code() == ExitCode::Complete {
+            return Ok(ExitCode::Infrastructure);
+        }
+    }
     Ok(finished.exit_code())
 }
 

@@ -9,10 +9,11 @@ mod worker;
 use crate::exit_code::ExitCode;
 use crate::node::NodeError;
 use clap::{Parser, Subcommand};
+use std::io::Write as _;
 
 /// Moves whole filesystem trees, alone or with a fleet of workers over RabbitMQ, and says what was not kept.
 #[derive(Debug, Parser)]
-#[command(version, propagate_version = true, max_term_width = 100)]
+#[command(version = env!("TREEHAUL_VERSION"), propagate_version = true, max_term_width = 100)]
 pub struct Args {
     #[command(subcommand)]
     command: Command,
@@ -24,6 +25,22 @@ enum Command {
     Copy(copy::CopyArgs),
     /// Work for the jobs of a fleet until stopped
     Worker(worker::WorkerArgs),
+}
+
+/// Says something on stderr. A reader that went away (`| head`) must not end a job.
+pub fn say(text: &str) {
+    let _ = writeln!(std::io::stderr(), "{text}");
+}
+
+/// Prints a result on stdout, as [`say`].
+fn print_result(text: &str) {
+    let _ = writeln!(std::io::stdout(), "{text}");
+}
+
+/// Escapes each line, keeping the line ends.
+pub fn escaped_lines(text: &str) -> String {
+    let lines: Vec<String> = text.split('\n').map(|line| crate::model::escaped(line.as_bytes())).collect();
+    lines.join("\n")
 }
 
 /// Runs a command to its end.
@@ -47,6 +64,7 @@ fn start_logging(verbose: u8, quiet: bool) {
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(level));
     let _ = tracing_subscriber::fmt()
         .with_env_filter(filter)
+        .log_internal_errors(false)
         .with_writer(std::io::stderr)
         .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
         .with_target(false)
@@ -55,16 +73,23 @@ fn start_logging(verbose: u8, quiet: bool) {
 
 /// Says what went wrong before anything ran, and which exit code that is.
 fn refuse(error: &anyhow::Error) -> ExitCode {
-    eprintln!("treehaul: {error:#}");
+    say(&escaped_once(&format!("treehaul: {error:#}")));
     match error.downcast_ref::<NodeError>() {
         Some(e) => exit_code_of(e),
         None => ExitCode::Usage,
     }
 }
 
+/// Messages hold names that are escaped already; what is left of controls, in words from elsewhere, is taken out.
+fn escaped_once(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() && c != '\n' { char::REPLACEMENT_CHARACTER } else { c }).collect()
+}
+
 fn exit_code_of(error: &NodeError) -> ExitCode {
+    use crate::broker::amqp::AmqpError;
     use crate::fs::RootError;
     match error {
+        NodeError::Broker(AmqpError::Url(..) | AmqpError::Ca { .. }) => ExitCode::Usage,
         NodeError::Root(RootError::Fs { error, .. }) => match error.errno {
             libc::EIO | libc::ESTALE | libc::ETIMEDOUT | libc::ENOSPC | libc::EDQUOT | libc::ENOTCONN => {
                 ExitCode::Infrastructure

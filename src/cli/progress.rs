@@ -13,6 +13,9 @@ const LINE_EVERY: Duration = Duration::from_secs(5);
 /// Between two pictures on a terminal.
 const DRAW_EVERY: Duration = Duration::from_millis(200);
 
+/// Steps of the bar.
+const BAR_STEPS: u64 = 1000;
+
 /// A display that runs until it is finished.
 pub struct Progress {
     over: Arc<(Mutex<bool>, Condvar)>,
@@ -61,10 +64,10 @@ fn print_lines(board: &Board, usage: Option<Usage>, over: &(Mutex<bool>, Condvar
     while !wait(over, LINE_EVERY) {
         let s = board.snapshot();
         for note in s.notes.iter().skip(said) {
-            eprintln!("note: {note}");
+            super::say(&format!("note: {note}"));
         }
         said = s.notes.len();
-        eprintln!("{}: {}", clock(s.elapsed), line(&s, usage));
+        super::say(&format!("{}: {}", clock(s.elapsed), line(&s, usage)));
     }
 }
 
@@ -75,13 +78,17 @@ fn draw(board: &Board, usage: Option<Usage>, over: &(Mutex<bool>, Condvar)) {
     }
     loop {
         let s = board.snapshot();
-        let total = Estimate::new(&s, usage);
-        bar.set_length(total.entries.max(1));
-        bar.set_position(s.totals.done().min(total.entries));
+        let fraction = Total::new(&s, usage).fraction(&s).unwrap_or(0.0);
+        bar.set_length(BAR_STEPS);
+        bar.set_position((fraction * BAR_STEPS as f64) as u64);
         let mut message = line(&s, usage);
         for failure in s.failures.iter().rev().take(3) {
             let path = crate::model::escaped(&failure.path);
-            message.push_str(&format!("\n  failed: {path}: {}: {}", failure.operation, failure.message));
+            message.push_str(&format!(
+                "\n  failed: {path}: {}: {}",
+                failure.operation,
+                crate::model::escaped(failure.message.as_bytes())
+            ));
         }
         for note in &s.notes {
             message.push_str(&format!("\n  note: {note}"));
@@ -95,20 +102,41 @@ fn draw(board: &Board, usage: Option<Usage>, over: &(Mutex<bool>, Condvar)) {
 }
 
 /// How much there may be in all.
-struct Estimate {
-    entries: u64,
-    /// The walk is over: the number is exact.
-    exact: bool,
-    /// The number is that of the whole filesystem, of which the source may be a small part.
-    bound: bool,
+enum Total {
+    /// Everything has been found: so many entries.
+    Exact(u64),
+    /// The source is a whole filesystem, which counts its entries and bytes.
+    About { entries: u64, bytes: u64 },
+    /// The source is a part of a filesystem of so many entries.
+    Under(u64),
+    /// Nobody counts.
+    Unknown,
 }
 
-impl Estimate {
+impl Total {
     fn new(s: &Snapshot, usage: Option<Usage>) -> Self {
-        let found = s.totals.found;
-        match usage.filter(|u| u.entries > found && !s.walk_over) {
-            Some(u) => Estimate { entries: u.entries, exact: false, bound: !u.whole },
-            None => Estimate { entries: found, exact: s.walk_over, bound: false },
+        if s.walk_over {
+            return Total::Exact(s.totals.found);
+        }
+        match usage.filter(|u| u.entries > s.totals.found) {
+            Some(u) if u.whole => Total::About { entries: u.entries, bytes: u.bytes },
+            Some(u) => Total::Under(u.entries),
+            None => Total::Unknown,
+        }
+    }
+
+    /// How much is done, from 0 to 1, at least; none where nobody can tell.
+    fn fraction(&self, s: &Snapshot) -> Option<f64> {
+        let part = |done: u64, all: u64| (done as f64 / all.max(1) as f64).min(1.0);
+        let done = s.totals.done();
+        match *self {
+            Total::Exact(entries) | Total::Under(entries) => Some(part(done, entries)),
+            // Bytes count where they are written: large files take longer than their number says.
+            Total::About { entries, bytes } if s.totals.bytes_copied > 0 => {
+                Some(part(done, entries).min(part(s.totals.bytes_found.max(s.totals.bytes_copied), bytes)))
+            }
+            Total::About { entries, .. } => Some(part(done, entries)),
+            Total::Unknown => None,
         }
     }
 }
@@ -117,16 +145,16 @@ fn line(s: &Snapshot, usage: Option<Usage>) -> String {
     let t = &s.totals;
     let seconds = s.elapsed.as_secs_f64().max(1e-9);
     let per_second = |n: u64| (n as f64 / seconds) as u64;
-    let total = Estimate::new(s, usage);
-    let sign = match (total.exact, total.bound) {
-        (true, _) => "",
-        (false, true) => "at most ",
-        (false, false) => "about ",
+    let total = Total::new(s, usage);
+    let of = match total {
+        Total::Exact(n) => format!("of {}", HumanCount(n)),
+        Total::About { entries, .. } => format!("of about {}", HumanCount(entries)),
+        Total::Under(n) => format!("of at most {}", HumanCount(n)),
+        Total::Unknown => format!("of {} found so far", HumanCount(t.found)),
     };
     let mut out = format!(
-        "{} of {sign}{} entries, {}, {} entries/s, {}/s",
+        "{} {of} entries, {}, {} entries/s, {}/s",
         HumanCount(t.done()),
-        HumanCount(total.entries),
         HumanBytes(t.bytes_copied),
         HumanCount(per_second(t.done())),
         HumanBytes(per_second(t.bytes_copied)),
@@ -134,23 +162,19 @@ fn line(s: &Snapshot, usage: Option<Usage>) -> String {
     if t.failed > 0 {
         out.push_str(&format!(", {} failed", HumanCount(t.failed)));
     }
-    out.push_str(&format!(", {}", eta(s, &total)));
+    out.push_str(&format!(", {}", time_left(s, &total)));
     out
 }
 
-/// Time left at the pace so far. While directories are still being found it can only be a bound or a guess, and
-/// is called so.
-fn eta(s: &Snapshot, total: &Estimate) -> String {
-    let done = s.totals.done();
-    if done == 0 || s.elapsed < Duration::from_secs(2) {
-        return "time left unknown".into();
-    }
-    let left = total.entries.saturating_sub(done) as f64 * s.elapsed.as_secs_f64() / done as f64;
+/// Time left at the pace so far: a guess always, and called so.
+fn time_left(s: &Snapshot, total: &Total) -> String {
+    let fraction = total.fraction(s).filter(|f| *f > 0.0 && s.elapsed >= Duration::from_secs(2));
+    let Some(fraction) = fraction else { return "time left unknown".into() };
+    let left = s.elapsed.as_secs_f64() * (1.0 - fraction) / fraction;
     let left = HumanDuration(Duration::from_secs_f64(left.min(1e9)));
-    match (total.exact, total.bound) {
-        (true, _) => format!("{left} left"),
-        (false, true) => format!("at most {left} left"),
-        (false, false) => format!("about {left} left"),
+    match total {
+        Total::Under(_) => format!("less than about {left} left"),
+        _ => format!("about {left} left"),
     }
 }
 

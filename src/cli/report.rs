@@ -24,10 +24,11 @@ struct State {
 }
 
 impl ReportFile {
-    /// Creates the file, or empties it, before anything else is touched.
-    pub fn create(path: &Path) -> anyhow::Result<Self> {
+    /// Opens the file, before anything else is touched; an older report stays until the job begins.
+    pub fn open(path: &Path) -> anyhow::Result<Self> {
         let shown = escaped(path.as_os_str().as_encoded_bytes());
-        let file = File::create(path).with_context(|| format!("cannot write the report {shown}"))?;
+        let opened = File::options().write(true).create(true).truncate(false).open(path);
+        let file = opened.with_context(|| format!("cannot write the report {shown}"))?;
         Ok(ReportFile { path: path.to_owned(), file: BufWriter::new(file) })
     }
 
@@ -36,8 +37,9 @@ impl ReportFile {
         (Box::new(|_| {}), ReportEnd(None))
     }
 
-    /// Splits into what takes failures and what ends the file.
-    pub fn into_sink(self) -> (FailureSink, ReportEnd) {
+    /// Empties the file and splits into what takes failures and what ends it.
+    pub fn into_sink(self) -> anyhow::Result<(FailureSink, ReportEnd)> {
+        self.file.get_ref().set_len(0).context("cannot empty the report")?;
         let state = Arc::new(Mutex::new(State { path: self.path, file: self.file, error: None }));
         let sink = Arc::clone(&state);
         let take = move |failure: &Failure| {
@@ -47,7 +49,7 @@ impl ReportFile {
                 state.error.get_or_insert(e);
             }
         };
-        (Box::new(take), ReportEnd(Some(state)))
+        Ok((Box::new(take), ReportEnd(Some(state))))
     }
 }
 
@@ -69,7 +71,7 @@ pub fn json(failure: &Failure) -> serde_json::Value {
         "path": shown,
         "operation": failure.operation.words(),
         "errno": failure.errno,
-        "error": failure.message,
+        "error": escaped(failure.message.as_bytes()),
     });
     if shown.as_bytes() != failure.path {
         object["path_bytes"] = failure.path.clone().into();

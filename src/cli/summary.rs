@@ -52,7 +52,7 @@ pub fn json(f: &Finished<'_>) -> serde_json::Value {
         "target": escaped(&f.spec.target),
         "status": f.status(),
         "exit_code": f.exit_code().number(),
-        "reason": if let Ended::Aborted(why) = f.ended { Some(why) } else { None },
+        "reason": if let Ended::Aborted(why) = f.ended { Some(escaped(why.as_bytes())) } else { None },
         "elapsed_seconds": f.snapshot.elapsed.as_secs_f64(),
         "totals": totals,
         "failures": f.snapshot.failures.iter().map(report::json).collect::<Vec<_>>(),
@@ -63,9 +63,12 @@ pub fn json(f: &Finished<'_>) -> serde_json::Value {
 /// The summary for people: on stdout, what went wrong on stderr. Quiet leaves only the latter.
 pub fn print(f: &Finished<'_>, quiet: bool) {
     if !quiet {
-        println!("{}", text(f));
+        super::print_result(&text(f));
     }
-    eprint!("{}", trouble(f));
+    let trouble = trouble(f);
+    if !trouble.is_empty() {
+        super::say(trouble.trim_end());
+    }
 }
 
 fn text(f: &Finished<'_>) -> String {

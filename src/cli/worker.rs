@@ -51,7 +51,7 @@ fn try_run(args: WorkerArgs) -> Result<ExitCode, NodeError> {
         // Being told to stop is how a worker ends.
         Ended::Signalled(_) | Ended::Complete => Ok(ExitCode::Complete),
         Ended::Aborted(why) => {
-            eprintln!("treehaul: {}", crate::model::escaped(why.as_bytes()));
+            super::say(&format!("treehaul: {}", crate::model::escaped(why.as_bytes())));
             Ok(ExitCode::Infrastructure)
         }
     }

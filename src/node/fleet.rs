@@ -8,12 +8,17 @@ use crate::telemetry::Board;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering};
 
-/// Can the broker be used? Asked before anything is touched.
+/// Can the broker be used? Asked before anything is touched. A job between the same roots whose leader died is
+/// taken off the broker; what it did stays done.
 ///
 /// # Errors
 /// [`NodeError::Broker`].
-pub fn check_broker(config: &AmqpConfig) -> Result<(), NodeError> {
-    crate::broker::amqp::check(config).map_err(NodeError::Broker)
+pub fn check_broker(config: &AmqpConfig, source: &[u8], target: &[u8]) -> Result<(), NodeError> {
+    let same = |spec: &JobSpec| spec.source == source && spec.target == target;
+    for job in crate::broker::amqp::check(config, &same)? {
+        tracing::warn!(%job, "a job between the same roots had lost its leader; this one takes over");
+    }
+    Ok(())
 }
 
 /// Submits a job and leads it to its end. Blocks.
@@ -30,16 +35,21 @@ pub fn run_with_fleet(
     let signalled = watch_signals()?;
     let pass: Box<dyn Pass> = (row.open)(spec, roots, true)?;
     pass.mark()?;
+    let conclude = || {
+        let mut report = Report::default();
+        pass.conclude(&mut report);
+        board.absorb(report);
+    };
     let submitted = Leader::submit(config, spec.clone(), &Task::root(), Arc::clone(board));
-    let led = submitted.and_then(|mut leader| {
-        let ended = leader.run(&|| signalled.load(Ordering::Relaxed) != 0, &mut |_| {})?;
-        let letters = leader.remove()?;
-        Ok((ended, letters))
+    let mut leader = submitted.inspect_err(|_| conclude())?;
+    // A job that is still on the broker needs its mark: the workers go on, and the next leader takes over.
+    let ended = leader.run(&|| signalled.load(Ordering::Relaxed) != 0, &mut |_| {})?;
+    let removed = leader.remove();
+    conclude();
+    let letters = removed.unwrap_or_else(|e| {
+        board.note(&format!("the job is over, but its queues could not be removed: {e}"));
+        0
     });
-    let mut report = Report::default();
-    pass.conclude(&mut report);
-    board.absorb(report);
-    let (ended, letters) = led?;
     if letters > 0 {
         board.note(&format!("{letters} messages that could not be worked on are kept in treehaul.{}.dead", spec.id));
         if board.snapshot().totals.failed == 0 {

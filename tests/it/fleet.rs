@@ -158,6 +158,9 @@ fn a_killed_follower_can_be_run_again_and_the_copy_converges() {
     job.wait().unwrap();
     let ran = run(&mut host.copy(&source, &target));
     assert_eq!(ran.code, 0, "{}{}", ran.stdout, ran.stderr);
+    assert_identical(&source, &target);
+    let queues = host.queues_of("treehaul.");
+    assert!(queues.iter().all(|q| !q.contains(".dirs")), "the abandoned job's queues are gone: {queues:?}");
 }
 
 #[test]

@@ -4,6 +4,8 @@ use super::AmqpError;
 use lapin::uri::AMQPUri;
 use std::fmt;
 use std::str::FromStr;
+use std::time::Duration;
+use url::{Host, Url};
 
 /// User name for a URL without one.
 const ENV_USER: &str = "TREEHAUL_AMQP_USER";
@@ -13,6 +15,8 @@ const ENV_PASSWORD: &str = "TREEHAUL_AMQP_PASSWORD";
 const ENV_CA: &str = "TREEHAUL_AMQP_CA";
 /// Seconds between signs of life, if the URL does not say: a dead broker or worker is found within two.
 const HEARTBEAT_SECONDS: u16 = 10;
+/// A dead worker is noticed within this time: more than two heartbeats.
+const UNNOTICED: Duration = Duration::from_secs(45);
 /// Deliveries that may be with one worker at a time, dirs and files, if the node does not say.
 const PREFETCH: [u16; 2] = [8, 32];
 
@@ -70,8 +74,15 @@ impl AmqpConfig {
     }
 
     fn parse_with(url: &str, queue_type: QueueType, env: impl Fn(&str) -> Option<String>) -> Result<Self, AmqpError> {
-        let parsed = url::Url::parse(url).map_err(|e| AmqpError::Url(e.to_string()))?;
-        let mut uri: AMQPUri = url.parse().map_err(AmqpError::Url)?;
+        let parsed = Url::parse(url).map_err(|e| AmqpError::Url(e.to_string()))?;
+        let host = host_of(&parsed)?;
+        // Its own words could repeat the URL.
+        let not_understood = |_| AmqpError::Url("something behind its host is not understood".to_owned());
+        let mut uri: AMQPUri = url.parse().map_err(not_understood)?;
+        // It takes any address in brackets for no host at all.
+        if let Host::Ipv6(address) = host {
+            uri.authority.host = address.to_string();
+        }
         let user = &mut uri.authority.userinfo;
         if parsed.username().is_empty()
             && let Some(name) = env(ENV_USER)
@@ -94,12 +105,42 @@ impl AmqpConfig {
     }
 }
 
+/// The host of a broker URL. What is wrong is said without any part of the URL: a mistyped one may have its
+/// password anywhere.
+fn host_of(url: &Url) -> Result<Host<&str>, AmqpError> {
+    let wrong = |why: &str| Err(AmqpError::Url(why.to_owned()));
+    if !matches!(url.scheme(), "amqp" | "amqps") || url.cannot_be_a_base() {
+        return wrong("it does not begin with amqp:// or amqps://");
+    }
+    // A password with one of these bare in it ends the host too early, and its rest becomes a vhost to be shown.
+    if [Some(url.path()), url.query(), url.fragment()].iter().flatten().any(|part| part.contains('@')) {
+        return wrong("there is an @ behind its host: write / ? # @ in a password as %2F %3F %23 %40");
+    }
+    match url.host() {
+        Some(host) if host != Host::Domain("") => Ok(host),
+        _ => wrong("it names no host"),
+    }
+}
+
+impl AmqpConfig {
+    /// For how long a worker may be dead without the broker giving its deliveries to others, as far as they
+    /// cannot be seen otherwise: of a quorum queue the broker goes on counting the consumer that they went to.
+    pub(super) fn unnoticed(&self) -> Duration {
+        let heartbeat = Duration::from_secs(self.uri.query.heartbeat.unwrap_or_default().into());
+        match self.queue_type {
+            QueueType::Quorum => Duration::ZERO,
+            QueueType::Classic => UNNOTICED.max(2 * heartbeat + UNNOTICED / 4),
+        }
+    }
+}
+
 impl fmt::Display for AmqpConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let AMQPUri { scheme, authority, vhost, .. } = &self.uri;
         let user = authority.userinfo.username.escape_debug();
         let (host, port) = (authority.host.escape_debug(), authority.port);
-        write!(f, "{scheme}://{user}:***@{host}:{port}/{}", vhost.trim_start_matches('/').escape_debug())
+        let [open, close] = if authority.host.contains(':') { ["[", "]"] } else { ["", ""] };
+        write!(f, "{scheme}://{user}:***@{open}{host}{close}:{port}/{}", vhost.trim_start_matches('/').escape_debug())
     }
 }
 
@@ -147,9 +188,34 @@ mod tests {
     }
 
     #[test]
+    fn an_address_in_brackets_is_the_host() {
+        let config = parse("amqp://joe:s3cret@[2001:db8::5]:99/", &[]).unwrap();
+        assert_eq!(config.uri.authority.host, "2001:db8::5");
+        assert_eq!(config.to_string(), "amqp://joe:***@[2001:db8::5]:99/");
+        assert_eq!(parse("amqp://192.0.2.7", &[]).unwrap().uri.authority.host, "192.0.2.7");
+    }
+
+    #[test]
     fn what_is_no_broker_url_is_refused() {
         for url in ["", "broker", "http://broker", "amqp://broker:notaport"] {
             assert!(matches!(parse(url, &[]), Err(AmqpError::Url(_))), "{url}");
+        }
+        for url in [
+            "joe:s3cret@broker",
+            "amqp:joe:s3cret@broker",
+            "amqp:/joe:s3cret@broker",
+            "amqp:///joe:s3cret@broker",
+            "amqp://joe:12/s3cret@broker",
+            "amqp://joe:12?s3cret@broker",
+            "amqp://joe:12#s3cret@broker",
+            "amqp://joe:s3cret@",
+            "http://joe:s3cret@broker",
+            "s3cret://joe@broker",
+            "amqp://joe:s3cret@broker/%ff?heartbeat=s3cret",
+            "amqp://broker?auth_mechanism=s3cret",
+        ] {
+            let error = parse(url, &[]).unwrap_err();
+            assert!(matches!(error, AmqpError::Url(_)) && !error.to_string().contains("s3cret"), "{url}: {error}");
         }
         let ca = parse("amqps://broker", &[(ENV_CA, "/nonexistent/ca.pem")]);
         assert!(matches!(ca, Err(AmqpError::Ca { .. })));

@@ -2,6 +2,7 @@
 
 use super::AmqpConfig;
 use super::envelope::EnvelopeError;
+use crate::model::escaped;
 use lapin::ErrorKind;
 
 /// Why the broker could not be used. No message shows a password.
@@ -80,9 +81,9 @@ impl AmqpError {
     pub(super) fn opening(config: &AmqpConfig, error: &lapin::Error) -> Self {
         let broker = config.to_string();
         let ErrorKind::ProtocolError(amqp) = error.kind() else {
-            return AmqpError::Unreachable { broker, why: error.to_string() };
+            return AmqpError::Unreachable { broker, why: words(error) };
         };
-        let why = amqp.get_message().to_string();
+        let why = escaped(amqp.get_message().as_str().as_bytes());
         match amqp.get_id() {
             403 => AmqpError::Credentials { broker, why },
             530 | 402 => AmqpError::Vhost { broker, why },
@@ -97,9 +98,39 @@ impl AmqpError {
             // 403 access refused, 404 a queue of the job was deleted by somebody, 406 a queue of that name exists
             // in another shape.
             ErrorKind::ProtocolError(amqp) if matches!(amqp.get_id(), 403 | 404 | 406) => {
-                AmqpError::Refused { broker, why: amqp.get_message().to_string() }
+                AmqpError::Refused { broker, why: escaped(amqp.get_message().as_str().as_bytes()) }
             }
-            _ => AmqpError::Lost { broker, why: error.to_string() },
+            _ => AmqpError::Lost { broker, why: words(error) },
+        }
+    }
+}
+
+/// What went wrong, fit for a terminal: the broker, or whoever answers in its place, chose some of the words.
+fn words(error: &lapin::Error) -> String {
+    escaped(error.to_string().as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::broker::amqp::QueueType;
+    use lapin::protocol::{AMQPError, AMQPErrorKind, AMQPHardError, AMQPSoftError};
+
+    #[test]
+    fn the_brokers_words_cannot_steer_a_terminal() {
+        let config = AmqpConfig::parse("amqp://joe:pw@broker", QueueType::Quorum).unwrap();
+        let kinds = [
+            AMQPErrorKind::Soft(AMQPSoftError::ACCESSREFUSED),
+            AMQPErrorKind::Soft(AMQPSoftError::PRECONDITIONFAILED),
+            AMQPErrorKind::Hard(AMQPHardError::NOTALLOWED),
+            AMQPErrorKind::Hard(AMQPHardError::INTERNALERROR),
+        ];
+        for kind in kinds {
+            let error: lapin::Error = ErrorKind::ProtocolError(AMQPError::new(kind, "no\x1b[2J".into())).into();
+            for named in [AmqpError::opening(&config, &error), AmqpError::using(&config, &error)] {
+                let text = named.to_string();
+                assert!(text.contains(r"no\x1b[2J") && !text.contains('\x1b'), "{text:?}");
+            }
         }
     }
 }

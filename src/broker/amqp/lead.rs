@@ -4,7 +4,7 @@
 
 use super::connection::{self, Depth, Published};
 use super::envelope::{self, JobEvent, Probe, Reply, Results, Standing};
-use super::link::{Heard, Link, closed};
+use super::link::{Heard, Link};
 use super::quiescence::{Look, Verdict, Watch};
 use super::{AmqpConfig, Fleet, Member, Outcome, joblog, topology};
 use crate::model::{JobId, JobSpec, Queue, escaped};
@@ -48,11 +48,11 @@ pub(super) struct Memory {
 }
 
 impl Memory {
-    pub fn new(spec: JobSpec, board: Arc<Board>) -> Self {
+    pub fn new(spec: JobSpec, board: Arc<Board>, config: &AmqpConfig) -> Self {
         Memory {
             spec,
             board,
-            watch: Watch::new(),
+            watch: Watch::new(config.unnoticed()),
             absorbed: HashMap::new(),
             replies: Vec::new(),
             round: 0,
@@ -65,6 +65,11 @@ impl Memory {
 
     pub fn job(&self) -> JobId {
         self.spec.id
+    }
+
+    /// What becomes of a job that is ended early.
+    pub fn ended_early(&self) -> Outcome {
+        self.abort.clone().map_or(Outcome::Stopped, Outcome::Aborted)
     }
 
     /// Follows the job until it is over, or the connection fails.
@@ -246,7 +251,11 @@ impl Memory {
         let sent = connection::publish(&link.out, &dead, &delivery.data, headers).await?.await?;
         match connection::published(&sent)? {
             Published::Safe => Ok(()),
-            Published::NoQueue => Err(closed()),
+            // Somebody deleted it; the report would come again for ever.
+            Published::NoQueue => {
+                self.board.note("the job's dead letters are gone");
+                Ok(())
+            }
         }
     }
 
@@ -310,6 +319,6 @@ impl Memory {
             }
             self.attend(link, Instant::now() + 4 * SHORT_PAUSE).await?;
         }
-        Ok(self.abort.clone().map_or(Outcome::Stopped, Outcome::Aborted))
+        Ok(self.ended_early())
     }
 }

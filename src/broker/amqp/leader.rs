@@ -3,17 +3,20 @@
 use super::envelope::{self, JobEvent, TasksRef};
 use super::lead::Memory;
 use super::link::Link;
+use super::patience::Patience;
 use super::{AmqpConfig, AmqpError, connection, joblog, topology};
-use crate::model::{JobSpec, Queue, Task};
+use crate::model::{JobId, JobSpec, Queue, Task};
 use crate::telemetry::Board;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::runtime::Runtime;
 
-/// First pause before a lost broker is tried again; it doubles.
-const FIRST_PAUSE: Duration = Duration::from_millis(100);
-/// Longest pause.
-const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// How often the caller is asked whether to stop while the broker is away.
+const ASK_STOP: Duration = Duration::from_millis(50);
+/// A broker that is asked when the job shall stop may take so long to answer: the fleet should hear of it.
+const LAST_WORD: Duration = Duration::from_secs(3);
+/// How often the removal of a job is tried.
+const REMOVE_TRIES: u32 = 5;
 
 /// How a job ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -76,22 +79,27 @@ impl Leader {
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(1).thread_name("lead").enable_all().build()?;
         let link = runtime.block_on(submit(config, &spec, first))?;
-        let memory = Memory::new(spec, board);
+        let memory = Memory::new(spec, board, config);
         Ok(Leader { config: config.clone(), runtime, link: Some(link), memory })
     }
 
     /// Follows the job until it is over. `stop` is asked several times a second; true ends the job early.
     /// `on_look` hears of the fleet every time it was looked at. A lost broker is tried again for ever, or
-    /// until `stop`.
+    /// until `stop`: then the fleet goes on until it hears that the job is removed.
     ///
     /// # Errors
-    /// [`AmqpError`], if the broker does not let this process in any more, or is lost when the job shall stop.
+    /// [`AmqpError`], if the broker refuses this process or the job time after time.
     pub fn run(&mut self, stop: &dyn Fn() -> bool, on_look: &mut dyn FnMut(&Fleet)) -> Result<Ended, AmqpError> {
+        let mut patience = Patience::new();
         loop {
-            let mut link = match self.link.take() {
-                Some(link) => link,
-                None => self.runtime.block_on(reconnect(&self.config, &self.memory, stop))?,
+            let link = match self.link.take() {
+                Some(link) => Some(link),
+                None => self.runtime.block_on(reconnect(&self.config, self.memory.job(), stop, &mut patience))?,
             };
+            let Some(mut link) = link else {
+                return Ok(Ended { outcome: self.memory.ended_early(), dead: 0 });
+            };
+            let began = Instant::now();
             match self.runtime.block_on(self.memory.follow(&mut link, &self.config, stop, on_look)) {
                 Ok(outcome) => {
                     let dead = self.runtime.block_on(link.dead_letters(self.memory.job()));
@@ -100,10 +108,10 @@ impl Leader {
                 }
                 Err(e) => {
                     let error = AmqpError::using(&self.config, &e);
-                    if !error.is_transient() {
-                        return Err(error);
-                    }
                     tracing::warn!(%error, "trying to come back");
+                    patience.lived(began.elapsed());
+                    patience.bear(error)?;
+                    self.runtime.block_on(connection::close(&link.connection));
                 }
             }
         }
@@ -115,19 +123,36 @@ impl Leader {
     /// # Errors
     /// [`AmqpError`]; may be called again.
     pub fn remove(&mut self) -> Result<u32, AmqpError> {
-        let link = match self.link.take() {
-            Some(link) => link,
-            None => self.runtime.block_on(reconnect(&self.config, &self.memory, &|| true))?,
-        };
-        let job = self.memory.job();
-        let removed = self.runtime.block_on(async {
-            let letters = topology::delete_job(&link.connection, job).await?;
-            joblog::append(&link.out, &JobEvent::Removed(job)).await?;
-            connection::close(&link.connection).await;
-            Ok(letters)
-        });
-        removed.map_err(|e| AmqpError::using(&self.config, &e))
+        let mut patience = Patience::new();
+        let mut tries = 1;
+        loop {
+            match self.runtime.block_on(remove(&self.config, self.link.take(), self.memory.job())) {
+                Err(error) if error.is_transient() && tries < REMOVE_TRIES => {
+                    tracing::debug!(%error, "the job was not removed yet");
+                }
+                ended => return ended,
+            }
+            tries += 1;
+            std::thread::sleep(patience.pause());
+        }
     }
+}
+
+/// Tries once. What an earlier try removed is not missed.
+async fn remove(config: &AmqpConfig, link: Option<Link>, job: JobId) -> Result<u32, AmqpError> {
+    let connection = match link {
+        Some(link) => link.connection,
+        None => connection::open(config, "leader").await?,
+    };
+    let removing = async {
+        let letters = topology::delete_job(&connection, job).await?;
+        let out = connection::confirmed_channel(&connection).await?;
+        joblog::append(&out, &JobEvent::Removed(job)).await?;
+        Ok(letters)
+    };
+    let removed = removing.await;
+    connection::close(&connection).await;
+    removed.map_err(|e| AmqpError::using(config, &e))
 }
 
 async fn submit(config: &AmqpConfig, spec: &JobSpec, first: &Task) -> Result<Link, AmqpError> {
@@ -148,22 +173,41 @@ async fn submit(config: &AmqpConfig, spec: &JobSpec, first: &Task) -> Result<Lin
     submitting.await.map_err(|e| AmqpError::using(config, &e))
 }
 
-async fn reconnect(config: &AmqpConfig, memory: &Memory, stop: &dyn Fn() -> bool) -> Result<Link, AmqpError> {
-    let mut pause = FIRST_PAUSE;
+/// A new link; none if the job shall stop before there is one.
+async fn reconnect(
+    config: &AmqpConfig,
+    job: JobId,
+    stop: &dyn Fn() -> bool,
+    patience: &mut Patience,
+) -> Result<Option<Link>, AmqpError> {
     loop {
-        let opened = match connection::open(config, "leader").await {
-            Ok(c) => Link::open(c, memory.job()).await.map_err(|e| AmqpError::using(config, &e)),
-            Err(e) => Err(e),
+        tokio::select! {
+            () = tokio::time::sleep(patience.pause()) => {}
+            () = told(stop) => {}
+        }
+        let opened = tokio::select! {
+            opened = open_link(config, job) => opened,
+            () = async { told(stop).await; tokio::time::sleep(LAST_WORD).await } => return Ok(None),
         };
         match opened {
             Ok(link) => {
                 tracing::warn!(broker = %config, "the broker is back");
-                return Ok(link);
+                return Ok(Some(link));
             }
-            Err(e) if !e.is_transient() || stop() => return Err(e),
-            Err(e) => tracing::debug!(error = %e, "the broker is not back yet"),
+            Err(_) if stop() => return Ok(None),
+            Err(e) => patience.bear(e)?,
         }
-        tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(LONGEST_PAUSE);
     }
+}
+
+/// Returns when the caller says stop.
+async fn told(stop: &dyn Fn() -> bool) {
+    while !stop() {
+        tokio::time::sleep(ASK_STOP).await;
+    }
+}
+
+async fn open_link(config: &AmqpConfig, job: JobId) -> Result<Link, AmqpError> {
+    let connection = connection::open(config, "leader").await?;
+    Link::open(connection, job).await.map_err(|e| AmqpError::using(config, &e))
 }

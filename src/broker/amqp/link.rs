@@ -73,6 +73,6 @@ pub(super) enum Heard {
     Nothing,
 }
 
-pub(super) fn closed() -> lapin::Error {
+fn closed() -> lapin::Error {
     std::io::Error::from(std::io::ErrorKind::ConnectionAborted).into()
 }

@@ -29,11 +29,13 @@ mod lanes;
 mod lead;
 mod leader;
 mod link;
+mod patience;
 mod publish;
 mod quiescence;
 mod run;
 mod session;
 mod settle;
+mod stale;
 #[cfg(test)]
 mod tests;
 mod ticket;
@@ -44,17 +46,5 @@ mod worker;
 pub use config::{AmqpConfig, QueueType};
 pub use error::AmqpError;
 pub use leader::{Ended, Fleet, Leader, Member, Outcome};
+pub use stale::check;
 pub use worker::{JobGate, Worker};
-
-/// Can this broker be used? Opens a connection and closes it again. Blocks.
-///
-/// # Errors
-/// Any [`AmqpError`], which names the broker and the way out.
-pub fn check(config: &AmqpConfig) -> Result<(), AmqpError> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(async {
-        let opened = connection::open(config, "check").await?;
-        connection::close(&opened).await;
-        Ok(())
-    })
-}

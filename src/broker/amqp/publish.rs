@@ -95,17 +95,19 @@ struct Unconfirmed {
     tokens: Vec<Arc<Token>>,
 }
 
-/// Publishes what comes until the connection fails.
+/// Publishes what comes until the connection fails. `lost` is called then, while the tokens of what was not
+/// confirmed are still held: nobody may take them for settled.
 pub(super) async fn serve(
     publisher: &Publisher,
     channel: &Channel,
     mut inbox: UnboundedReceiver<Outgoing>,
+    lost: &(dyn Fn() + Sync),
 ) -> lapin::Result<()> {
     let (unconfirmed, mut waiting) = mpsc::unbounded_channel::<Unconfirmed>();
     let send = async move {
         while let Some(Outgoing { run, queue, body, headers, tokens }) = inbox.recv().await {
             let name = queue.map_or_else(|| topology::dead(run.job), |q| topology::tasks(run.job, q));
-            let confirm = connection::publish(channel, &name, &body, headers).await?;
+            let confirm = connection::publish(channel, &name, &body, headers).await.inspect_err(|_| lost())?;
             // The receiver lives as long as this future.
             let _ = unconfirmed.send(Unconfirmed { confirm, run, queue, bytes: body.len(), tokens });
         }
@@ -113,13 +115,13 @@ pub(super) async fn serve(
     };
     let confirm = async {
         while let Some(sent) = waiting.recv().await {
-            match connection::published(&sent.confirm.await?)? {
-                Published::Safe => {
-                    if let Some(queue) = sent.queue {
-                        sent.run.posted(queue);
-                    }
-                }
-                Published::NoQueue => sent.run.set_gone(),
+            let answer = sent.confirm.await.and_then(|answer| connection::published(&answer));
+            match (answer.inspect_err(|_| lost())?, sent.queue) {
+                (Published::Safe, Some(queue)) => sent.run.posted(queue),
+                (Published::Safe, None) => {}
+                (Published::NoQueue, Some(_)) => sent.run.set_gone(),
+                // It counts as failed in its report, which is all that can be done.
+                (Published::NoQueue, None) => tracing::warn!(job = %sent.run.job, "the job's dead letters are gone"),
             }
             publisher.confirmed(sent.bytes);
             drop(sent.tokens);

@@ -4,7 +4,8 @@
 //! consumer that the broker counts has answered after everything sent to it had arrived, and nobody holds a
 //! delivery. Two quiet looks with the same counters mean that nothing moved in between, so nothing was on
 //! its way unseen. Then the sums must agree as well: as many tasks settled as were posted. They do not if a
-//! worker died with its counters, and then the quiet has to last.
+//! worker died with its counters, and then the quiet has to last. Neither counts before the broker must have
+//! noticed the death of every worker that held deliveries when it was last heard of.
 
 use super::connection::Depth;
 use super::envelope::Tally;
@@ -41,6 +42,10 @@ pub(super) struct Watch {
     finishing: bool,
     /// The last counters of every session that ever answered.
     sessions: HashMap<u64, Tally>,
+    /// Sessions that held deliveries when they were last heard of, and since when they are silent.
+    silent: HashMap<u64, Instant>,
+    /// So long the broker may go on keeping what they held.
+    unnoticed: Duration,
     quiet: Option<QuietTime>,
 }
 
@@ -61,8 +66,8 @@ fn answered(look: &Look, queue: usize) -> u32 {
 
 impl Watch {
     /// For the walk of a job that begins.
-    pub fn new() -> Self {
-        Watch { finishing: false, sessions: HashMap::new(), quiet: None }
+    pub fn new(unnoticed: Duration) -> Self {
+        Watch { finishing: false, sessions: HashMap::new(), silent: HashMap::new(), unnoticed, quiet: None }
     }
 
     /// The walk is over; finish tasks run.
@@ -100,9 +105,20 @@ impl Watch {
         sum(|t| &t.posted) + 1 == sum(|t| &t.settled)
     }
 
+    /// Takes note of who is silent.
+    fn mind_silence(&mut self, look: &Look, now: Instant) {
+        self.silent.retain(|s, _| !look.tallies.contains_key(s));
+        for (session, last) in &self.sessions {
+            if last.unsettled > 0 && !look.tallies.contains_key(session) {
+                self.silent.entry(*session).or_insert(now);
+            }
+        }
+    }
+
     /// Takes a look into account.
     pub fn observe(&mut self, look: &Look, now: Instant) -> Verdict {
         self.sessions.extend(look.tallies.iter().map(|(s, t)| (*s, *t)));
+        self.mind_silence(look, now);
         if !self.is_quiet(look) {
             self.quiet = None;
             return Verdict::Busy;
@@ -115,7 +131,8 @@ impl Watch {
         // A queue whose leader is away looks empty and without consumers, so nobody there proves nothing.
         let served = look.depths[..self.queues()].iter().all(|d| d.consumers > 0);
         let lasts = quiet.looks >= LONG_LOOKS && now.duration_since(quiet.since) >= LONG_QUIET;
-        let over = quiet.looks >= 2 && (lasts || (served && self.sums_agree()));
+        let noticed = self.silent.values().all(|since| now.duration_since(*since) >= self.unnoticed);
+        let over = quiet.looks >= 2 && noticed && (lasts || (served && self.sums_agree()));
         self.quiet = Some(quiet);
         if over { Verdict::Over } else { Verdict::Quiet }
     }
@@ -142,7 +159,7 @@ mod tests {
     }
 
     fn verdicts(looks: &[Look]) -> Vec<Verdict> {
-        let (mut watch, now) = (Watch::new(), Instant::now());
+        let (mut watch, now) = (Watch::new(Duration::ZERO), Instant::now());
         looks.iter().map(|l| watch.observe(l, now)).collect()
     }
 
@@ -171,19 +188,30 @@ mod tests {
 
     #[test]
     fn finish_tasks_count_when_the_walk_is_over() {
-        let (mut watch, now) = (Watch::new(), Instant::now());
+        let (mut watch, now) = (Watch::new(Duration::ZERO), Instant::now());
         watch.enter_finishing();
         assert_eq!(watch.observe(&look(&[(1, tally(0, 1))]), now), Busy);
     }
 
     #[test]
     fn with_a_worker_lost_the_quiet_has_to_last() {
-        let (mut watch, start) = (Watch::new(), Instant::now());
+        let (mut watch, start) = (Watch::new(Duration::ZERO), Instant::now());
         let quiet = look(&[(1, tally(7, 5))]);
         for n in 0..10 {
             assert_eq!(watch.observe(&quiet, start + n * Duration::from_millis(100)), Quiet);
         }
         assert_eq!(watch.observe(&quiet, start + LONG_QUIET), Over);
+    }
+
+    #[test]
+    fn what_a_silent_worker_held_is_waited_for_until_its_death_is_noticed() {
+        let (mut watch, start) = (Watch::new(Duration::from_secs(45)), Instant::now());
+        watch.observe(&look(&[(1, tally(7, 5)), (2, Tally { unsettled: 1, ..tally(0, 0) })]), start);
+        let quiet = look(&[(1, tally(4, 5))]);
+        for second in 1..45 {
+            assert_eq!(watch.observe(&quiet, start + Duration::from_secs(second)), Quiet);
+        }
+        assert_eq!(watch.observe(&quiet, start + Duration::from_secs(46)), Over);
     }
 
     #[test]

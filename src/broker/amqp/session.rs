@@ -6,6 +6,7 @@ use super::control::Ear;
 use super::envelope::JobEvent;
 use super::joblog::{Next, Reader};
 use super::lanes::Lanes;
+use super::patience::Patience;
 use super::publish::{self, Publisher};
 use super::run::Run;
 use super::settle::{self, Desk};
@@ -14,8 +15,9 @@ use super::worker::{Core, Stage};
 use crate::model::{JobId, JobSpec, Queue};
 use lapin::{Channel, Connection};
 use std::collections::{HashMap, hash_map::Entry};
+use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
@@ -24,9 +26,8 @@ use tokio::task::JoinSet;
 const MAX_AGE: Duration = Duration::from_secs(5);
 /// How often that is looked at.
 const SWEEP: Duration = Duration::from_secs(1);
-/// Pause before a job whose channel failed is tried again.
-const RETRY: Duration = Duration::from_secs(1);
-
+/// How often a node that refused a job is asked again: its roots may be mounted by then.
+const ADMIT_AGAIN: Duration = Duration::from_secs(5);
 /// The job log is read up to its end when nothing came for so long.
 const REPLAY_QUIET: Duration = Duration::from_millis(5);
 
@@ -77,18 +78,32 @@ pub(super) async fn serve(core: &Arc<Core>, connection: Connection) -> lapin::Re
     let mut jobs = JoinSet::new();
     let ended = async {
         let (log, ear, out) = session.set_up().await?;
-        tokio::select! {
-            ended = publish::serve(&publisher, &out, inbox) => ended,
+        let torn_down = || session.tear_down();
+        let mut publishing = pin!(publish::serve(&publisher, &out, inbox, &torn_down));
+        let ended = tokio::select! {
+            ended = &mut publishing => ended,
             ended = ear.serve(&session) => ended,
             ended = session.follow(log, &mut jobs) => ended,
             _ = stage.wait_for(|s| *s == Stage::Close) => Ok(()),
-        }
+        };
+        // Before `publishing` lets go of the tokens of what was not confirmed: the jobs' tasks still run, and
+        // would acknowledge them.
+        session.tear_down();
+        ended
     };
     let ended = ended.await;
-    session.tear_down();
     jobs.shutdown().await;
+    // A job may have begun another run meanwhile.
+    session.tear_down();
     connection::close(&session.connection).await;
     ended
+}
+
+/// Waits, but not for a job that was removed.
+async fn wait(pause: Duration, phases: &mut watch::Receiver<Phase>) {
+    let removed = async { while phases.changed().await.is_ok() {} };
+    // It is over either way.
+    let _ = tokio::time::timeout(pause, removed).await;
 }
 
 impl Session {
@@ -183,36 +198,68 @@ impl Session {
     /// Takes part in one job until it is removed.
     async fn work(self: Arc<Self>, spec: JobSpec, mut phases: watch::Receiver<Phase>) {
         let job = spec.id;
-        if !self.exists(job).await {
+        if !self.is_gone(job, &phases).await && self.be_admitted(spec, &mut phases).await {
+            self.take_part_to_the_end(job, &mut phases).await;
+        }
+        // The session's owner sees it as well, and comes back with a new connection.
+        if self.connection.status().connected() {
             self.jobs().remove(&job);
-            return self.core.retire(job).await;
+            self.core.retire(job).await;
         }
-        if let Err(reason) = self.core.admit(spec).await {
-            tracing::error!(%job, reason, "this worker takes no task of the job");
-            self.set_standing(job, Some(Err(reason)));
-            return;
-        }
-        loop {
-            match self.take_part(job, &mut phases).await {
-                Ok(()) => break,
-                // The session's owner sees it as well, and comes back with a new connection.
-                Err(_) if !self.connection.status().connected() => return,
-                Err(_) if !self.exists(job).await => break,
-                Err(e) => tracing::warn!(%job, error = %e, "lost the job's channel; opening another"),
-            }
-            tokio::time::sleep(RETRY).await;
-        }
-        self.set_standing(job, None);
-        self.core.retire(job).await;
     }
 
-    /// Jobs long gone are in the log, too: they have no queue any more.
-    async fn exists(&self, job: JobId) -> bool {
-        let look = async {
-            let channel = self.connection.create_channel().await?;
-            connection::depth(&channel, &topology::tasks(job, Queue::Dirs)).await
-        };
-        look.await.map_or_else(|e| !connection::is_missing(&e), |_| true)
+    /// Asks the node until it admits the job; false if the job was gone first.
+    async fn be_admitted(&self, spec: JobSpec, phases: &mut watch::Receiver<Phase>) -> bool {
+        let job = spec.id;
+        let mut said = None;
+        while let Err(reason) = self.core.admit(spec.clone()).await {
+            if said.as_ref() != Some(&reason) {
+                tracing::error!(%job, reason, "this worker takes no task of the job; it looks again now and then");
+                said = Some(reason.clone());
+            }
+            self.set_standing(job, Some(Err(reason)));
+            wait(ADMIT_AGAIN, phases).await;
+            if self.is_gone(job, phases).await {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Takes part through one channel after the other until the job or the connection is gone.
+    async fn take_part_to_the_end(&self, job: JobId, phases: &mut watch::Receiver<Phase>) {
+        let mut patience = Patience::new();
+        loop {
+            let began = Instant::now();
+            let ended = self.take_part(job, phases).await;
+            self.set_standing(job, None);
+            if !self.connection.status().connected() || self.is_gone(job, phases).await {
+                return;
+            }
+            let why = ended.err().map_or_else(|| "a queue of it is missing".to_owned(), |e| e.to_string());
+            tracing::warn!(%job, why, "lost the job's channel; opening another");
+            patience.lived(began.elapsed());
+            wait(patience.pause(), phases).await;
+        }
+    }
+
+    /// Is there nothing left of the job? Those long gone are in the log, too: they have no queues any more. One
+    /// that somebody deleted does not end a job.
+    async fn is_gone(&self, job: JobId, phases: &watch::Receiver<Phase>) -> bool {
+        if phases.has_changed().is_err() {
+            return true;
+        }
+        for queue in Queue::ALL {
+            // Each on a channel of its own: the answer that a queue is missing closes it.
+            let look = async {
+                let channel = self.connection.create_channel().await?;
+                connection::depth(&channel, &topology::tasks(job, queue)).await
+            };
+            if look.await.map_or_else(|e| !connection::is_missing(&e), |_| true) {
+                return false;
+            }
+        }
+        true
     }
 
     /// Takes part through one channel.
@@ -227,10 +274,12 @@ impl Session {
         let desk = Desk::new(channel.clone(), reports);
         let ended = tokio::select! {
             ended = settle::serve(&run, self.lanes(), desk) => ended,
-            ended = self.attend(&run, channel, phases) => ended,
+            ended = self.attend(&run, channel.clone(), phases) => ended,
         };
         run.set_gone();
         self.lanes().close(&run);
+        // Whatever is not acknowledged goes to others now. It may be closed already.
+        drop(channel.close(200, "done".into()).await);
         ended
     }
 

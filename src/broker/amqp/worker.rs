@@ -2,6 +2,7 @@
 
 use super::consume;
 use super::lanes::{Lanes, Taken};
+use super::patience::Patience;
 use super::run::Run;
 use super::session;
 use super::ticket::AmqpTicket;
@@ -15,13 +16,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 use tokio::runtime::Runtime;
 use tokio::sync::watch;
-
-/// First pause before a lost broker is tried again; it doubles.
-const FIRST_PAUSE: Duration = Duration::from_millis(100);
-/// Longest pause.
-const LONGEST_PAUSE: Duration = Duration::from_secs(5);
-/// A broker that refuses credentials or vhost so many times in a row means it: while it starts it may do so.
-const MAX_REFUSALS: u32 = 10;
 
 /// What the node decides about jobs. Calls come from threads of their own and may block.
 pub trait JobGate: Send + Sync {
@@ -228,47 +222,59 @@ impl Broker for Arc<Worker> {
 /// Serves on one connection after the other until the worker is closed or refused for good.
 async fn supervise(core: &Arc<Core>, first: Connection) {
     let mut connection = first;
+    let mut patience = Patience::new();
     loop {
+        let began = Instant::now();
         let ended = session::serve(core, connection).await;
         if core.is_closing() {
             return;
         }
-        let why = ended.err().map_or_else(|| "it ended the consumers".to_owned(), |e| e.to_string());
-        tracing::warn!(broker = %core.config, why, "lost the broker; trying to come back");
-        connection = match reconnect(core).await {
+        patience.lived(began.elapsed());
+        connection = match come_back(core, ended, &mut patience).await {
             Ok(Some(connection)) => connection,
             Ok(None) => return,
-            Err(e) => {
-                tracing::error!(error = %e, "gave up on the broker");
-                *core.failed.lock().unwrap_or_else(PoisonError::into_inner) = Some(e.to_string());
-                core.lanes.drain();
-                return;
-            }
+            Err(e) => return give_up(core, &e),
         };
         tracing::warn!(broker = %core.config, "the broker is back");
     }
 }
 
+fn give_up(core: &Core, error: &AmqpError) {
+    tracing::error!(%error, "gave up on the broker");
+    *core.failed.lock().unwrap_or_else(PoisonError::into_inner) = Some(error.to_string());
+    core.lanes.drain();
+}
+
+/// Takes note of how a connection ended, and makes another; none when the worker is closed meanwhile.
+async fn come_back(
+    core: &Core,
+    ended: lapin::Result<()>,
+    patience: &mut Patience,
+) -> Result<Option<Connection>, AmqpError> {
+    let Err(error) = ended else {
+        tracing::warn!(broker = %core.config, "the broker ended the consumers; trying to come back");
+        return reconnect(core, patience).await;
+    };
+    let named = AmqpError::using(&core.config, &error);
+    tracing::warn!(error = %named, "trying to come back");
+    // A shared queue may be missing as long as another node of the broker is down, so that is no refusal.
+    if !connection::is_missing(&error) {
+        patience.bear(named)?;
+    }
+    reconnect(core, patience).await
+}
+
 /// A new connection; none when the worker is closed meanwhile.
-async fn reconnect(core: &Core) -> Result<Option<Connection>, AmqpError> {
+async fn reconnect(core: &Core, patience: &mut Patience) -> Result<Option<Connection>, AmqpError> {
     let mut stage = core.stage.subscribe();
-    let mut pause = FIRST_PAUSE;
-    let mut refusals = 0;
     loop {
         tokio::select! {
-            () = tokio::time::sleep(pause) => {}
+            () = tokio::time::sleep(patience.pause()) => {}
             _ = stage.wait_for(|s| *s == Stage::Close) => return Ok(None),
         }
-        pause = (pause * 2).min(LONGEST_PAUSE);
         match connection::open(&core.config, &format!("worker {}", core.name)).await {
             Ok(connection) => return Ok(Some(connection)),
-            Err(e) if e.is_transient() => tracing::debug!(error = %e, "the broker is not back yet"),
-            Err(e) => {
-                refusals += 1;
-                if refusals >= MAX_REFUSALS {
-                    return Err(e);
-                }
-            }
+            Err(e) => patience.bear(e)?,
         }
     }
 }

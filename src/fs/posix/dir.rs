@@ -9,6 +9,7 @@ use rustix::fs::{AtFlags, FileType, FlockOperation, Mode, OFlags, RawDir, Rename
 use rustix::io::Errno;
 use std::any::Any;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 
 /// Bytes asked of one `getdents64`.
@@ -54,7 +55,7 @@ impl PosixDir {
         *self.inherits.get_or_init(|| {
             let own = metadata_of(self.at(), b"", AtFlags::EMPTY_PATH);
             // A setgid directory, or a filesystem mounted with grpid, hands its own group down.
-            let own_group = own.is_ok_and(|m| m.gid == self.shared.gid);
+            let own_group = own.is_ok_and(|m| m.gid == self.shared.gid.load(Ordering::Relaxed));
             Inherits { acl: xattr::has_default_acl(self.at()), own_group }
         })
     }

@@ -25,7 +25,7 @@ use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 /// How directories are opened: for listing, never through a symlink, access time left alone.
 const DIRECTORY: OFlags =
@@ -34,8 +34,9 @@ const DIRECTORY: OFlags =
 /// What all handles of one root share.
 struct Shared {
     job: JobId,
-    uid: u32,
-    gid: u32,
+    /// Owner and group that new entries get: this process's, or what an NFS server or mount makes of them.
+    uid: AtomicU32,
+    gid: AtomicU32,
     /// Each is set until the filesystem says that it cannot.
     tmpfile: AtomicBool,
     reflink: AtomicBool,
@@ -46,8 +47,8 @@ impl Shared {
     fn new(job: JobId) -> Arc<Self> {
         Arc::new(Shared {
             job,
-            uid: rustix::process::geteuid().as_raw(),
-            gid: rustix::process::getegid().as_raw(),
+            uid: AtomicU32::new(rustix::process::geteuid().as_raw()),
+            gid: AtomicU32::new(rustix::process::getegid().as_raw()),
             tmpfile: AtomicBool::new(true),
             reflink: AtomicBool::new(true),
             copy_range: AtomicBool::new(true),
@@ -148,7 +149,8 @@ fn open_beneath(at: BorrowedFd<'_>, path: &[u8]) -> rustix::io::Result<OwnedFd> 
         let open = |flags| rustix::fs::openat2(at, path, flags, Mode::empty(), resolve);
         match with_noatime(open, DIRECTORY) {
             Err(Errno::AGAIN) => {} // somebody renamed a directory meanwhile: the kernel asks to try again
-            Err(Errno::NOSYS) => HAS_OPENAT2.store(false, Ordering::Relaxed),
+            // A seccomp filter that does not know the call says EPERM.
+            Err(Errno::NOSYS | Errno::PERM) => HAS_OPENAT2.store(false, Ordering::Relaxed),
             other => return other,
         }
     }

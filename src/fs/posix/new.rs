@@ -91,7 +91,7 @@ impl PosixNew {
                     // The working name goes with the guard.
                     Ok(()) => Ok(Made::New),
                     Err(Errno::EXIST) => Ok(Made::Existed),
-                    Err(Errno::PERM | Errno::OPNOTSUPP) => self.publish_unlinkable(aside),
+                    Err(Errno::PERM | Errno::OPNOTSUPP | Errno::NOSYS) => self.publish_unlinkable(aside),
                     Err(e) => Err(fail(e)),
                 };
             }
@@ -143,7 +143,7 @@ fn create_file(at: BorrowedFd<'_>, shared: &Shared, name: Option<&[u8]>) -> Resu
 fn create_symlink(at: BorrowedFd<'_>, shared: &Shared, name: Option<&[u8]>, target: &[u8]) -> Result<(Node, Place)> {
     let name = name.map_or_else(|| shared.aside(), <[u8]>::to_vec);
     rustix::fs::symlinkat(target, at, &name[..]).map_err(|e| FsError::new(Operation::MakeSymlink, e))?;
-    hold(at, name, Kind::Symlink)
+    hold(at, name, Kind::Symlink, shared)
 }
 
 fn create_node(
@@ -163,20 +163,29 @@ fn create_node(
     };
     let name = name.map_or_else(|| shared.aside(), <[u8]>::to_vec);
     rustix::fs::mknodat(at, &name[..], file_type, PRIVATE, rdev).map_err(fail)?;
-    hold(at, name, kind)
+    hold(at, name, kind, shared)
 }
 
 /// Takes hold of what was just made under a name, and makes sure that nobody put something else there:
 /// attributes must not be set on a file that an attacker links into place.
-fn hold(at: BorrowedFd<'_>, name: Vec<u8>, kind: Kind) -> Result<(Node, Place)> {
+fn hold(at: BorrowedFd<'_>, name: Vec<u8>, kind: Kind, shared: &Shared) -> Result<(Node, Place)> {
+    let held = try_hold(at, &name, kind, shared);
+    if held.is_err() {
+        // Best effort, as for any working file.
+        let _ = rustix::fs::unlinkat(at, &name[..], AtFlags::empty());
+    }
+    held.map(|node| (node, Place::Named(name)))
+}
+
+fn try_hold(at: BorrowedFd<'_>, name: &[u8], kind: Kind, shared: &Shared) -> Result<Node> {
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let fd = rustix::fs::openat(at, &name[..], flags, Mode::empty()).map_err(|e| FsError::new(Operation::Open, e))?;
+    let fd = rustix::fs::openat(at, name, flags, Mode::empty()).map_err(|e| FsError::new(Operation::Open, e))?;
     let found = rustix::fs::fstat(&fd).map_err(|e| FsError::new(Operation::Stat, e))?;
-    let own = found.st_uid == rustix::process::geteuid().as_raw() && found.st_nlink == 1;
+    let own = found.st_uid == shared.uid.load(Ordering::Relaxed) && found.st_nlink == 1;
     if !own || kind_of(FileType::from_raw_mode(found.st_mode)) != Some(kind) {
         return Err(FsError::new(Operation::Open, Errno::STALE));
     }
-    Ok((Node::path(fd), Place::Named(name)))
+    Ok(Node::path(fd))
 }
 
 /// Renames `aside` to `name`, whatever stands there; a directory is moved out of the way and then removed.
@@ -235,7 +244,8 @@ impl Edit for PosixNew {
 
 impl NewEntry for PosixNew {
     fn is_owned_by(&self, uid: u32, gid: u32) -> bool {
-        uid == self.shared.uid && gid == self.shared.gid && self.own_group
+        let (made_uid, made_gid) = (self.shared.uid.load(Ordering::Relaxed), self.shared.gid.load(Ordering::Relaxed));
+        uid == made_uid && gid == made_gid && self.own_group
     }
 
     fn fill_from(&mut self, source: &dyn SourceFile, holes: bool, written: &dyn Fn(u64)) -> Result<u64> {

@@ -7,6 +7,7 @@ use super::new::PosixNew;
 use crate::model::{Operation, Timestamp};
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 /// Nanoseconds whose digits tell the granularity; the odd second tells FAT's two.
 const TRIAL: Timestamp = Timestamp { sec: 1_000_000_001, ns: 123_456_789 };
@@ -22,6 +23,9 @@ fn try_traits(root: BorrowedFd<'_>, shared: &Arc<Shared>) -> Result<Traits> {
     let root = root.try_clone_to_owned().map_err(|e| FsError::new(Operation::OpenRoot, e))?;
     let inherits = Inherits { acl: false, own_group: false };
     let trial = PosixNew::create(&Arc::new(root), inherits, Arc::clone(shared), b"trial", New::File, false)?;
+    let owner = trial.metadata()?;
+    shared.uid.store(owner.uid, Ordering::Relaxed);
+    shared.gid.store(owner.gid, Ordering::Relaxed);
     let kept = |t: Timestamp| -> Result<Timestamp> {
         trial.set_times(t, t)?;
         Ok(trial.metadata()?.mtime)
@@ -33,6 +37,10 @@ fn try_traits(root: BorrowedFd<'_>, shared: &Arc<Shared>) -> Result<Traits> {
     let latest = kept(Timestamp { sec: FAR, ns: 0 }).unwrap_or(Timestamp { sec: i64::MAX, ns: 0 });
     let bounded =
         |t: Timestamp, open: i64| if t.sec == FAR || t.sec == -FAR { Timestamp { sec: open, ns: 0 } } else { t };
+    if !(earliest < TRIAL && TRIAL < latest) {
+        // It wraps instead of stopping at a bound, so nothing can be told.
+        return Ok(Traits { time_granularity_ns, ..Traits::default() });
+    }
     let time_range = (bounded(earliest, i64::MIN), bounded(latest, i64::MAX));
     Ok(Traits { time_granularity_ns, time_range, forgets: false })
 }

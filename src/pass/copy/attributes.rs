@@ -6,7 +6,7 @@
 
 use super::Trouble;
 use crate::fs::{Class, Edit, FsError, NewEntry, Traits, Xattrs};
-use crate::model::{Kind, Metadata, Policy, Timestamp, Totals};
+use crate::model::{Kind, Metadata, Operation, Policy, Timestamp, Totals};
 
 const SETUID_SETGID: u32 = 0o6000;
 
@@ -21,6 +21,40 @@ pub struct Wanted<'a> {
 /// Is it an ACL rather than another extended attribute?
 fn is_acl(name: &[u8]) -> bool {
     name.starts_with(b"system.posix_acl_")
+}
+
+/// Does the policy need to know extended attributes? An ACL that is left out still tells what the mode may grant.
+pub fn reads_xattrs(policy: &Policy) -> bool {
+    policy.xattrs || policy.acls || policy.mode
+}
+
+/// What an access ACL grants the owning group: `stat` shows the mask instead, which would be more. Entries of
+/// 8 bytes (tag, permissions, id) after a head of 4, little endian (`linux/posix_acl_xattr.h`).
+fn owning_group(acl: &[u8]) -> u32 {
+    const GROUP_OBJ: u16 = 4;
+    const MASK: u16 = 16;
+    let (mut group, mut mask) = (0, 7);
+    for entry in acl.get(4..).unwrap_or_default().chunks_exact(8) {
+        let permissions = u32::from(entry[2]) & 7;
+        match u16::from_le_bytes([entry[0], entry[1]]) {
+            GROUP_OBJ => group = permissions,
+            MASK => mask = permissions,
+            _ => {}
+        }
+    }
+    group & mask
+}
+
+/// The mode of an entry whose access ACL is not kept: nobody gets more than the ACL gave them.
+fn without_acl(mode: u32, acl: &[u8]) -> u32 {
+    mode & !0o070 | owning_group(acl) << 3
+}
+
+/// What is wanted of an entry with these attributes: the mode narrowed if its ACL is left out.
+pub fn wanted(metadata: Metadata, xattrs: Xattrs, policy: &Policy) -> (Metadata, Xattrs) {
+    let acl = xattrs.iter().find(|(name, _)| name == b"system.posix_acl_access").filter(|_| !policy.acls);
+    let mode = acl.map_or(metadata.mode, |(_, acl)| without_acl(metadata.mode, acl));
+    (Metadata { mode, ..metadata }, filtered(xattrs, policy))
 }
 
 /// Leaves only what the policy wants.
@@ -43,14 +77,14 @@ fn is_removable(name: &[u8], policy: &Policy) -> bool {
 fn mode_of(metadata: &Metadata, policy: &Policy) -> u32 {
     match (policy.mode, metadata.kind) {
         (true, _) => metadata.mode,
-        (false, Kind::Directory) => 0o755,
-        (false, _) => 0o644,
+        (false, Kind::Directory) => metadata.mode & 0o755,
+        (false, _) => metadata.mode & 0o644,
     }
 }
 
 /// Is the modification time right, as far as the target can keep it?
 pub fn same_mtime(source: &Metadata, target: &Metadata, traits: &Traits) -> bool {
-    traits.kept(source.mtime) == target.mtime
+    traits.kept(source.mtime) == traits.kept(target.mtime)
 }
 
 /// Would [`apply`] have anything to do? Access times alone are no reason.
@@ -87,8 +121,10 @@ pub fn apply_new(
     totals: &mut Totals,
 ) -> Result<(), Trouble> {
     let m = want.metadata;
-    let owner = policy.owner && !new.is_owned_by(m.uid, m.gid);
-    Setter { edit: new, want, policy, traits, totals, error: None }.run(owner, &Xattrs::new(), None).map(drop)
+    let owned = new.is_owned_by(m.uid, m.gid);
+    Setter { edit: new, want, policy, traits, totals, error: None, acl_lost: false }
+        .run(owned, &Xattrs::new(), None)
+        .map(drop)
 }
 
 /// Sets what differs. True if anything did and could be set.
@@ -103,9 +139,9 @@ pub fn apply(
     traits: &Traits,
     totals: &mut Totals,
 ) -> Result<bool, Trouble> {
-    let owner = policy.owner && (want.metadata.uid, want.metadata.gid) != (have.metadata.uid, have.metadata.gid);
-    let setter = Setter { edit, want, policy, traits, totals, error: None };
-    setter.run(owner, have.xattrs, Some(have.metadata))
+    let owned = (want.metadata.uid, want.metadata.gid) == (have.metadata.uid, have.metadata.gid);
+    let setter = Setter { edit, want, policy, traits, totals, error: None, acl_lost: false };
+    setter.run(owned, have.xattrs, Some(have.metadata))
 }
 
 struct Setter<'a, E: Edit + ?Sized> {
@@ -115,15 +151,28 @@ struct Setter<'a, E: Edit + ?Sized> {
     traits: &'a Traits,
     totals: &'a mut Totals,
     error: Option<FsError>,
+    acl_lost: bool,
 }
 
 impl<E: Edit + ?Sized> Setter<'_, E> {
-    fn run(mut self, owner: bool, have_xattrs: &Xattrs, have: Option<&Metadata>) -> Result<bool, Trouble> {
+    fn run(mut self, owned: bool, have_xattrs: &Xattrs, have: Option<&Metadata>) -> Result<bool, Trouble> {
         let m = self.want.metadata;
-        let owner_kept = !owner || self.owner();
-        let owner_set = owner && owner_kept;
+        let owner = self.policy.owner && !owned;
+        if let Some(h) =
+            have.filter(|h| owner && self.policy.mode && m.kind != Kind::Symlink && h.mode & !m.mode & 0o777 != 0)
+        {
+            // The new owner and group must not have, for a moment, what only the old ones were to have.
+            self.mode(h.mode & m.mode & 0o777);
+        }
+        let owner_set = owner && self.owner();
+        let owner_kept = owned || owner_set;
         let xattrs_set = self.xattrs(have_xattrs);
         let mut mode = mode_of(m, self.policy);
+        if self.acl_lost
+            && let Some((_, acl)) = self.want.xattrs.iter().find(|(n, _)| n == b"system.posix_acl_access")
+        {
+            mode = without_acl(mode, acl);
+        }
         if !owner_kept && m.kind == Kind::File && mode & SETUID_SETGID != 0 {
             // Setuid for somebody else than in the source would be a right that nobody gave.
             mode &= !SETUID_SETGID;
@@ -131,7 +180,7 @@ impl<E: Edit + ?Sized> Setter<'_, E> {
         }
         let mode_wanted = match have {
             None => true,
-            Some(h) => self.policy.mode && (h.mode != mode || owner_set || xattrs_set),
+            Some(h) => self.policy.mode && (h.mode != mode || owner || xattrs_set),
         };
         let mode_set = mode_wanted && m.kind != Kind::Symlink && self.mode(mode);
         let times_wanted = self.policy.times && have.is_none_or(|h| !same_mtime(m, h, self.traits));
@@ -147,7 +196,13 @@ impl<E: Edit + ?Sized> Setter<'_, E> {
     fn settle(&mut self, done: Result<(), FsError>, lost: fn(&mut Totals) -> &mut u64) -> bool {
         match done {
             Ok(()) => return true,
-            Err(e) if e.class() == Class::Unsupported || matches!(e.errno, libc::EINVAL | libc::EACCES) => {
+            // An extended attribute can be too large for a filesystem (ENOSPC on ext4) that is not full.
+            Err(e)
+                if e.class() == Class::Unsupported
+                    || matches!(e.errno, libc::EINVAL | libc::EACCES)
+                    || (e.operation == Operation::SetXattr
+                        && matches!(e.errno, libc::ENOSPC | libc::E2BIG | libc::ERANGE)) =>
+            {
                 *lost(self.totals) += 1;
             }
             Err(e) => self.error = self.error.or(Some(e)),
@@ -174,7 +229,9 @@ impl<E: Edit + ?Sized> Setter<'_, E> {
         for (name, value) in want.iter().filter(|x| !have.contains(x)) {
             let lost: fn(&mut Totals) -> &mut u64 =
                 if is_acl(name) { |t| &mut t.lost_acls } else { |t| &mut t.lost_xattrs };
-            any |= self.settle(self.edit.set_xattr(name, value), lost);
+            let set = self.settle(self.edit.set_xattr(name, value), lost);
+            self.acl_lost |= !set && name == b"system.posix_acl_access";
+            any |= set;
         }
         for (name, _) in have {
             if is_removable(name, self.policy) && !want.iter().any(|(n, _)| n == name) {
@@ -190,5 +247,29 @@ impl<E: Edit + ?Sized> Setter<'_, E> {
 
     fn times(&mut self, atime: Timestamp, mtime: Timestamp) -> bool {
         self.settle(self.edit.set_times(atime, mtime), |t| &mut t.lost_times)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn acl(entries: &[(u16, u16)]) -> Vec<u8> {
+        let mut bytes = vec![2, 0, 0, 0];
+        for (tag, permissions) in entries {
+            bytes.extend(tag.to_le_bytes());
+            bytes.extend(permissions.to_le_bytes());
+            bytes.extend(u32::MAX.to_le_bytes());
+        }
+        bytes
+    }
+
+    #[test]
+    fn an_acl_that_is_left_out_does_not_widen_the_mode() {
+        // user::rw- user:N:rw- group::--- mask::rw- other::---, which stat shows as 0660.
+        let value = acl(&[(1, 6), (2, 6), (4, 0), (16, 6), (32, 0)]);
+        assert_eq!(without_acl(0o660, &value), 0o600);
+        assert_eq!(without_acl(0o660, &acl(&[(1, 6), (4, 6), (16, 4), (32, 0)])), 0o640);
+        assert_eq!(without_acl(0o666, b"short"), 0o606);
     }
 }

@@ -1,11 +1,11 @@
 //! Entries that are no directories: compare, then copy, update or leave alone.
 
-use super::attributes::{Have, Wanted, apply, apply_new, differs, filtered, same_mtime};
+use super::attributes::{Have, Wanted, apply, apply_new, differs, reads_xattrs, same_mtime, wanted};
 use super::{CopyPass, Pair, Trouble};
 use crate::broker::Stopped;
 use crate::fs::{Class, Dir, FsError, Made, New, SourceFile, Xattrs};
 use crate::model::task::{Entries, Entry};
-use crate::model::{Kind, Metadata, Operation, RelPath, Report, Task, Timestamp, Totals};
+use crate::model::{Kind, Metadata, RelPath, Report, Task, Timestamp, Totals};
 use crate::pass::Run;
 use std::cell::{Cell, RefCell};
 use xxhash_rust::xxh3::Xxh3;
@@ -172,9 +172,10 @@ impl CopyPass {
     /// True if the target's directory was changed.
     fn work_on(&self, job: &Job<'_, '_, '_>, entry: &Entry<'_>) -> Result<bool, Stopped> {
         let mut retries = 0;
+        let mut entry = *entry;
         let path = || job.pair.path.display_join(job.names.source);
         loop {
-            match self.try_entry(job, entry) {
+            match self.try_entry(job, &entry) {
                 Ok(outcome) => {
                     outcome.count(&mut job.run.borrow_mut().report.totals);
                     return Ok(!matches!(outcome, Outcome::Unchanged | Outcome::Updated | Outcome::Filtered));
@@ -184,6 +185,7 @@ impl CopyPass {
                 Err(End::Trouble(Trouble::Target(e))) if e.is_absent() && retries < MAX_RETRIES => retries += 1,
                 // Seen as a file, but it is something else by now.
                 Err(End::Trouble(Trouble::Source(e))) if e.class() == Class::OtherKind && retries < MAX_RETRIES => {
+                    entry = Entry { kind: None, metadata: None, ..entry };
                     retries += 1;
                 }
                 Err(End::Trouble(trouble)) => {
@@ -235,8 +237,11 @@ impl CopyPass {
         match there {
             // A target that shares its inode with other names is not this entry's alone.
             Some(target) if target.nlink <= source.nlink && self.same_contents(job, source, &target)? => {
-                self.count_seen(job, source);
-                Ok(self.fix_attributes(job, source, &target)?)
+                if let Some(outcome) = self.fix_attributes(job, source, &target)? {
+                    self.count_seen(job, source);
+                    return Ok(outcome);
+                }
+                Ok(self.copy_any(job, source, true)?.unwrap_or(Outcome::Copied))
             }
             other => {
                 if let Some(outcome) = self.copy_any(job, source, other.is_some())? {
@@ -274,7 +279,8 @@ impl CopyPass {
         match source.kind {
             Kind::File if source.size != target.size => Ok(false),
             Kind::File if self.policy.checksum => self.same_hash(job),
-            Kind::File => Ok(same_mtime(source, target, &self.target)),
+            // Where times are not kept, the size is all there is to go by.
+            Kind::File => Ok(!self.policy.times || same_mtime(source, target, &self.target)),
             Kind::Symlink => {
                 let ours = job.pair.source.read_link(job.names.source).map_err(Trouble::Source)?;
                 Ok(ours == job.pair.target.read_link(job.names.target).map_err(Trouble::Target)?)
@@ -291,28 +297,33 @@ impl CopyPass {
         Ok(ours == theirs.map_err(Trouble::Target)?)
     }
 
-    /// Sets what differs on an entry whose contents are right.
+    /// Sets what differs on an entry whose contents are right. None if that cannot be done in place.
     pub(super) fn fix_attributes(
         &self,
         job: &Job<'_, '_, '_>,
         source: &Metadata,
         target: &Metadata,
-    ) -> Result<Outcome, Trouble> {
+    ) -> Result<Option<Outcome>, Trouble> {
         let xattrs = self.xattrs_of(job.pair.source.as_ref(), job.names.source).map_err(Trouble::Source)?;
+        let (metadata, xattrs) = wanted(*source, xattrs, &self.policy);
         let have = self.xattrs_of(job.pair.target.as_ref(), job.names.target).map_err(Trouble::Target)?;
-        let want = Wanted { metadata: source, xattrs: &xattrs };
+        let want = Wanted { metadata: &metadata, xattrs: &xattrs };
         if !differs(&want, target, &have, &self.policy, &self.target) {
-            return Ok(Outcome::Unchanged);
+            return Ok(Some(Outcome::Unchanged));
+        }
+        if target.nlink > 1 {
+            // Another name may be somebody's who must not get these attributes: the entry gets an inode of its own.
+            return Ok(None);
         }
         let edit = job.pair.target.edit(job.names.target).map_err(Trouble::Target)?;
         let metadata = edit.metadata().map_err(Trouble::Target)?;
-        if metadata.kind != source.kind {
-            return Err(Trouble::Target(FsError { operation: Operation::Open, errno: libc::ESTALE }));
+        if (metadata.dev, metadata.ino, metadata.nlink) != (target.dev, target.ino, target.nlink) {
+            return Ok(None); // somebody put something else there since it was looked at
         }
         let have = Have { metadata: &metadata, xattrs: &have };
         let mut run = job.run.borrow_mut();
         let changed = apply(edit.as_ref(), &want, &have, &self.policy, &self.target, &mut run.report.totals)?;
-        Ok(if changed { Outcome::Updated } else { Outcome::Unchanged })
+        Ok(Some(if changed { Outcome::Updated } else { Outcome::Unchanged }))
     }
 
     /// Makes an entry of any kind. None if something is there and `replace` is not set.
@@ -339,9 +350,11 @@ impl CopyPass {
         what: New<'_>,
         replace: bool,
     ) -> Result<Option<Outcome>, End> {
+        self.work.announce();
         let xattrs = self.xattrs_of(job.pair.source.as_ref(), job.names.source).map_err(Trouble::Source)?;
+        let (metadata, xattrs) = wanted(*source, xattrs, &self.policy);
         let mut new = job.pair.target.create(job.names.target, what, false).map_err(Trouble::Target)?;
-        let want = Wanted { metadata: source, xattrs: &xattrs };
+        let want = Wanted { metadata: &metadata, xattrs: &xattrs };
         apply_new(new.as_ref(), &want, &self.policy, &self.target, &mut job.run.borrow_mut().report.totals)?;
         new.seal().map_err(Trouble::Target)?;
         if new.publish(replace).map_err(Trouble::Target)? == Made::Existed {
@@ -364,6 +377,7 @@ impl CopyPass {
             if before.size >= LARGE_BYTES {
                 (job.share)()?;
             }
+            self.work.announce();
             let direct = self.policy.direct && !replace;
             let mut new = match job.pair.target.create(job.names.target, New::File, direct) {
                 Err(e) if direct && e.errno == libc::EEXIST => return Ok(None),
@@ -371,9 +385,11 @@ impl CopyPass {
             };
             let written = self.fill(job, new.as_mut(), file.as_ref())?;
             let unsteady = tries == MAX_TRIES;
-            let wanted = if unsteady { marked(before) } else { before };
-            let xattrs = self.filtered_xattrs(file.as_ref()).map_err(Trouble::Source)?;
-            let want = Wanted { metadata: &wanted, xattrs: &xattrs };
+            let metadata = if unsteady { marked(before) } else { before };
+            let xattrs =
+                if reads_xattrs(&self.policy) { file.xattrs().map_err(Trouble::Source)? } else { Xattrs::new() };
+            let (metadata, xattrs) = wanted(metadata, xattrs, &self.policy);
+            let want = Wanted { metadata: &metadata, xattrs: &xattrs };
             apply_new(new.as_ref(), &want, &self.policy, &self.target, &mut job.run.borrow_mut().report.totals)?;
             new.seal().map_err(Trouble::Target)?;
             if !unsteady && !before.same_moment(&file.metadata().map_err(Trouble::Source)?) {
@@ -409,19 +425,9 @@ impl CopyPass {
         filled.map_err(Trouble::of_filling)
     }
 
-    fn filtered_xattrs(&self, file: &dyn SourceFile) -> Result<Xattrs, FsError> {
-        if !self.policy.xattrs && !self.policy.acls {
-            return Ok(Xattrs::new());
-        }
-        file.xattrs().map(|x| filtered(x, &self.policy))
-    }
-
-    /// Extended attributes of a child, as far as the policy wants them.
+    /// Extended attributes of a child, if the policy has use for them.
     pub(super) fn xattrs_of(&self, dir: &dyn Dir, name: &[u8]) -> Result<Xattrs, FsError> {
-        if !self.policy.xattrs && !self.policy.acls {
-            return Ok(Xattrs::new());
-        }
-        dir.xattrs(name).map(|x| filtered(x, &self.policy))
+        if reads_xattrs(&self.policy) { dir.xattrs(name) } else { Ok(Xattrs::new()) }
     }
 }
 

@@ -1,6 +1,6 @@
 //! Directories' own attributes, once nothing is put into them any more.
 
-use super::attributes::{Have, Wanted, apply};
+use super::attributes::{self, Have, Wanted, apply};
 use super::{CopyPass, Trouble, failure};
 use crate::broker::Stopped;
 use crate::fs::Dir;
@@ -19,7 +19,7 @@ impl CopyPass {
         if names.is_empty() {
             // The root itself: its attributes come last of all, only working files are looked for here.
             if let Err(e) = self.work.sweep(pair.target.as_ref(), true, &mut run.report.totals) {
-                run.report.failures.push(failure(parent.as_bytes().to_vec(), e));
+                return self.fail(parent.as_bytes().to_vec(), Trouble::Target(e), run);
             }
             return Ok(());
         }
@@ -52,6 +52,7 @@ impl CopyPass {
             self.work.sweep(dir.as_ref(), true, totals).map_err(Trouble::Target)?;
         }
         let xattrs = self.xattrs_of(source, name).map_err(Trouble::Source)?;
+        let (wanted, xattrs) = attributes::wanted(wanted, xattrs, &self.policy);
         let edit = target.edit(name).map_err(Trouble::Target)?;
         let metadata = edit.metadata().map_err(Trouble::Target)?;
         if metadata.kind != Kind::Directory {
@@ -74,6 +75,7 @@ impl CopyPass {
         let pair = self.open_pair(&RelPath::root())?;
         let wanted = pair.source.metadata().map_err(Trouble::Source)?;
         let xattrs = self.own_xattrs(pair.source.as_ref()).map_err(Trouble::Source)?;
+        let (wanted, xattrs) = attributes::wanted(wanted, xattrs, &self.policy);
         let edit = pair.target.edit_self().map_err(Trouble::Target)?;
         let metadata = edit.metadata().map_err(Trouble::Target)?;
         let have = Have { metadata: &metadata, xattrs: &edit.xattrs().map_err(Trouble::Target)? };

@@ -72,17 +72,19 @@ impl CopyPass {
                             return Ok(outcome);
                         }
                     }
-                    return self.renew(job, source, there.is_some(), folder.as_ref(), &key);
+                    return self.renew(job, source, there.as_ref(), folder.as_ref(), &key);
                 }
                 Meeting::Record { ino, path } => {
-                    if let Some(target) = there.as_ref().filter(|t| t.ino == ino) {
+                    if let Some(target) = there.as_ref().filter(|t| t.ino == ino)
+                        && let Some(outcome) = self.fix_attributes(job, source, target)?
+                    {
                         self.count_seen(job, source);
-                        return Ok(self.fix_attributes(job, source, target)?);
+                        return Ok(outcome);
                     }
                     if let Some(outcome) = self.join_recorded(job, source, ino, &path)? {
                         return Ok(outcome);
                     }
-                    return self.renew(job, source, there.is_some(), folder.as_ref(), &key);
+                    return self.renew(job, source, there.as_ref(), folder.as_ref(), &key);
                 }
             }
         }
@@ -101,8 +103,8 @@ impl CopyPass {
         if let Some(target) = there
             && target.nlink <= source.nlink
             && self.same_contents(job, source, target)?
+            && let Some(outcome) = self.fix_attributes(job, source, target)?
         {
-            let outcome = self.fix_attributes(job, source, target)?;
             let left = self.leave_record(job, target, folder, key).map_err(Trouble::Target)?;
             if left == Made::New {
                 self.count_seen(job, source);
@@ -121,7 +123,7 @@ impl CopyPass {
 
     /// A target without hard links keeps separate files, which is counted; anything else is an error.
     fn unlinkable(&self, job: &Job<'_, '_, '_>, e: FsError, outcome: Outcome) -> Result<Outcome, End> {
-        if !matches!(e.errno, libc::EMLINK | libc::EPERM | libc::EOPNOTSUPP | libc::EXDEV) {
+        if !cannot_link(&e) {
             return Err(End::Trouble(Trouble::Target(e)));
         }
         job.run.borrow_mut().report.totals.lost_hard_links += 1;
@@ -145,12 +147,15 @@ impl CopyPass {
             return match new {
                 Ok(new) => new.publish(false),
                 Err(e) if e.errno == libc::EEXIST => Ok(Made::Existed),
+                // Without symlinks there is no meeting, and every name is looked at by itself.
+                Err(e) if cannot_link(&e) => Ok(Made::New),
                 Err(e) => Err(e),
             };
         }
         match folder.link(key, job.pair.target.as_ref(), job.names.target, false) {
             Ok(()) => Ok(Made::New),
             Err(e) if e.errno == libc::EEXIST => Ok(Made::Existed),
+            Err(e) if cannot_link(&e) => Ok(Made::New),
             Err(e) => Err(e),
         }
     }
@@ -170,7 +175,8 @@ impl CopyPass {
         }
         Ok(source.kind == copy.kind
             && (source.kind != Kind::File
-                || (source.size == copy.size && super::attributes::same_mtime(source, copy, &self.target))))
+                || (source.size == copy.size
+                    && (!self.policy.times || super::attributes::same_mtime(source, copy, &self.target)))))
     }
 
     /// Makes the name a further name of what stands at the rendezvous. None if that cannot have more names.
@@ -186,13 +192,7 @@ impl CopyPass {
                 self.count_seen(job, source);
                 Ok(Some(Outcome::Linked))
             }
-            // A directory, say, which no rename can replace: copied over and made the group's own.
-            Err(e) if matches!(e.errno, libc::EMLINK | libc::EISDIR | libc::ENOTEMPTY) => {
-                if e.errno == libc::EMLINK {
-                    job.run.borrow_mut().report.totals.lost_hard_links += 1;
-                }
-                Ok(None)
-            }
+            Err(e) if cannot_link(&e) => Ok(None),
             Err(e) => Err(End::Trouble(Trouble::Target(e))),
         }
     }
@@ -222,10 +222,20 @@ impl CopyPass {
         &self,
         job: &Job<'_, '_, '_>,
         source: &Metadata,
-        replace: bool,
+        there: Option<&Metadata>,
         folder: &dyn Dir,
         key: &[u8],
     ) -> Result<Outcome, End> {
+        // A name that could not become a further name of the inode last time is a file of its own, and may be right.
+        if let Some(target) = there.filter(|t| t.nlink == 1)
+            && self.same_contents(job, source, target)?
+            && let Some(outcome) = self.fix_attributes(job, source, target)?
+        {
+            self.count_seen(job, source);
+            job.run.borrow_mut().report.totals.lost_hard_links += 1;
+            return Ok(outcome);
+        }
+        let replace = there.is_some();
         let outcome = match self.copy_any(job, source, replace)? {
             Some(outcome) => outcome,
             None => self.copy_any(job, source, true)?.unwrap_or(Outcome::Copied),
@@ -235,6 +245,11 @@ impl CopyPass {
             Err(e) => self.unlinkable(job, e, outcome),
         }
     }
+}
+
+/// The filesystem, or a project quota on it, does not let the inode have this name.
+fn cannot_link(e: &FsError) -> bool {
+    matches!(e.errno, libc::EMLINK | libc::EPERM | libc::EOPNOTSUPP | libc::ENOSYS | libc::EXDEV)
 }
 
 fn meeting(folder: &dyn Dir, key: &[u8], kind: Kind) -> Result<Meeting, FsError> {

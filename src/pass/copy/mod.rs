@@ -106,6 +106,9 @@ impl CopyPass {
         run.report.totals.found += 1;
         match self.open_pair(&RelPath::root()) {
             Ok(pair) => {
+                if let Err(e) = self.work.sweep(pair.target.as_ref(), false, &mut run.report.totals) {
+                    tracing::debug!(error = %e, "cannot look for working files of killed runs");
+                }
                 self.entry(&pair, &entry::Names { source: name, target: target_name }, None, false, run).map(drop)
             }
             Err(trouble) => self.fail(name.to_vec(), trouble, run),
@@ -135,7 +138,10 @@ impl CopyPass {
         let error = trouble.error();
         run.report.totals.failed += 1;
         run.report.failures.push(failure(path, error));
-        if matches!(trouble, Trouble::Target(_)) && error.class() == Class::Full {
+        if matches!(trouble, Trouble::Target(_))
+            && error.class() == Class::Full
+            && error.operation != Operation::SetXattr
+        {
             let in_a_row = self.full.fetch_add(1, Ordering::Relaxed) + 1;
             if in_a_row >= FULL_AFTER {
                 let why = crate::fs::errno_text(error.errno);

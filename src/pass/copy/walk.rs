@@ -5,7 +5,7 @@ use super::{CopyPass, Pair, Trouble, reopen_dir};
 use crate::broker::Stopped;
 use crate::fs::{Dir, FsError, Made, aside};
 use crate::model::task::{Entries, Entry, MAX_TASK_ENTRIES, Names};
-use crate::model::{Kind, Operation, Queue, RelPath, Task, check_name};
+use crate::model::{Kind, Metadata, Operation, Queue, RelPath, Task, check_name};
 use crate::pass::Run;
 
 /// Sibling directories in one task: few messages, yet enough tasks to share out.
@@ -151,7 +151,9 @@ impl CopyPass {
     /// Lists one directory and posts what is in it. True if an existing target directory must be finished.
     /// What goes wrong with the directory itself does not keep what is in it from being worked on.
     fn list(&self, pair: &Pair, fresh: bool, run: &mut Run<'_>) -> Result<Result<bool, Trouble>, Stopped> {
-        let looked = if fresh { Ok(Looked { changed: false, empty: true }) } else { self.look_at_dirs(pair, run) };
+        let looked = self.source_apart(pair).and_then(|source| {
+            if fresh { Ok(Looked { changed: false, empty: true }) } else { self.look_at_dirs(pair, source, run) }
+        });
         if let Err(Trouble::Source(e)) = looked
             && e.errno == libc::EDEADLK
         {
@@ -183,12 +185,7 @@ impl CopyPass {
     }
 
     /// Looks at both directories themselves: is the target's in need of attributes, of cleaning?
-    fn look_at_dirs(&self, pair: &Pair, run: &mut Run<'_>) -> Result<Looked, Trouble> {
-        let source = pair.source.metadata().map_err(Trouble::Source)?;
-        if (source.dev, source.ino) == self.target_root && !self.target.forgets {
-            // Seen through a bind mount, say. Walking on would never end.
-            return Err(Trouble::Source(FsError { operation: Operation::OpenDirectory, errno: libc::EDEADLK }));
-        }
+    fn look_at_dirs(&self, pair: &Pair, source: Metadata, run: &mut Run<'_>) -> Result<Looked, Trouble> {
         let totals = &mut run.report.totals;
         let empty = self.work.sweep(pair.target.as_ref(), false, totals).map_err(Trouble::Target)? == 0;
         let target = pair.target.metadata().map_err(Trouble::Target)?;
@@ -197,10 +194,21 @@ impl CopyPass {
             let opened = pair.target.edit_self().and_then(|e| e.set_mode(target.mode | 0o700));
             return opened.map(|()| Looked { changed: true, empty }).map_err(Trouble::Target);
         }
-        let want = self.own_xattrs(pair.source.as_ref()).map_err(Trouble::Source)?;
+        let xattrs = self.own_xattrs(pair.source.as_ref()).map_err(Trouble::Source)?;
+        let (source, xattrs) = super::attributes::wanted(source, xattrs, &self.policy);
         let have = pair.target.xattrs_self().map_err(Trouble::Target)?;
-        let want = Wanted { metadata: &source, xattrs: &want };
+        let want = Wanted { metadata: &source, xattrs: &xattrs };
         Ok(Looked { changed: differs(&want, &target, &have, &self.policy, &self.target), empty })
+    }
+
+    /// The source directory's attributes, if it is not the target's root, seen through a bind mount, say: walking
+    /// on would never end.
+    fn source_apart(&self, pair: &Pair) -> Result<Metadata, Trouble> {
+        let source = pair.source.metadata().map_err(Trouble::Source)?;
+        if (source.dev, source.ino) == self.target_root && !self.target.forgets {
+            return Err(Trouble::Source(FsError { operation: Operation::OpenDirectory, errno: libc::EDEADLK }));
+        }
+        Ok(source)
     }
 
     fn route(&self, pair: &Pair, entry: &Entry<'_>, out: &mut Outbox<'_>, run: &mut Run<'_>) -> Result<(), Stopped> {
@@ -241,12 +249,9 @@ impl CopyPass {
         if out.dirs.len() >= GROUP { out.post_dirs(run) } else { Ok(()) }
     }
 
-    /// A directory's own extended attributes, as far as the policy wants them.
+    /// A directory's own extended attributes, if the policy has use for them.
     pub(super) fn own_xattrs(&self, dir: &dyn Dir) -> Result<crate::fs::Xattrs, FsError> {
-        if !self.policy.xattrs && !self.policy.acls {
-            return Ok(Vec::new());
-        }
-        dir.xattrs_self().map(|x| super::attributes::filtered(x, &self.policy))
+        if super::attributes::reads_xattrs(&self.policy) { dir.xattrs_self() } else { Ok(Vec::new()) }
     }
 }
 

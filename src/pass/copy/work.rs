@@ -5,17 +5,22 @@
 
 use crate::fs::aside::{WORK_DIR, job_of};
 use crate::fs::{Dir, FsError};
-use crate::model::{JobId, Totals};
+use crate::model::{JobId, Operation, Totals};
 use std::collections::HashSet;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+
+/// Another job can take the folder away between its making and its locking so often.
+const MAX_HOLDS: u32 = 5;
 
 /// The working area of a job in a target.
 pub struct Work {
     job: JobId,
     root: Box<dyn Dir>,
-    /// Other jobs that are at work in the same target: their files are left alone.
-    alive: HashSet<JobId>,
+    /// Other jobs that were found dead. Whoever is not among them is looked at anew.
+    dead: Mutex<HashSet<JobId>>,
     own: Mutex<Option<Own>>,
+    announced: AtomicBool,
 }
 
 struct Own {
@@ -23,23 +28,14 @@ struct Own {
     _lock: Option<Box<dyn Send + Sync>>,
 }
 
-impl Own {
-    fn hold(area: &dyn Dir, job: JobId) -> Result<Self, FsError> {
-        let dir: Arc<dyn Dir> = Arc::from(area.open_dir(job.to_string().as_bytes())?);
-        // A filesystem without locks only loses the protection between two jobs on one target.
-        let lock = dir.lock(false).unwrap_or(None);
-        Ok(Own { dir, _lock: lock })
-    }
-}
-
 impl Work {
-    /// Looks who else is at work. The leader removes what dead jobs left.
+    /// The leader removes the folders of dead jobs.
     pub fn open(job: JobId, root: Box<dyn Dir>, leads: bool) -> Result<Self, FsError> {
-        let alive = match root.open_dir(WORK_DIR) {
-            Ok(area) => others(area.as_ref(), job, leads)?,
-            Err(_) => HashSet::new(),
-        };
-        Ok(Work { job, root, alive, own: Mutex::new(None) })
+        let work = Work { job, root, dead: Mutex::default(), own: Mutex::new(None), announced: AtomicBool::new(false) };
+        if leads {
+            work.remove_dead()?;
+        }
+        Ok(work)
     }
 
     /// The job's folder, made when it is first needed.
@@ -51,10 +47,9 @@ impl Work {
         let before = self.root.metadata()?;
         self.root.make_dir(WORK_DIR)?;
         // The root must not look changed to the walk only because the hidden directory was made in it.
-        self.root.edit_self()?.set_times(before.atime, before.mtime)?;
-        let area = self.root.open_dir(WORK_DIR)?;
-        area.make_dir(self.job.to_string().as_bytes())?;
-        let held = Own::hold(area.as_ref(), self.job)?;
+        // Who does not own the root cannot; then its times are set, or counted as lost, at the end.
+        let _ = self.root.edit_self().and_then(|root| root.set_times(before.atime, before.mtime));
+        let held = self.hold(true)?;
         let dir = Arc::clone(&held.dir);
         *own = Some(held);
         Ok(dir)
@@ -65,10 +60,42 @@ impl Work {
     /// # Errors
     /// `ENOENT`, if this is not the target that the leader saw.
     pub fn join(&self) -> Result<(), FsError> {
-        let area = self.root.open_dir(WORK_DIR)?;
-        let held = Own::hold(area.as_ref(), self.job)?;
+        let held = self.hold(false)?;
         *self.own.lock().unwrap_or_else(PoisonError::into_inner) = Some(held);
         Ok(())
+    }
+
+    /// Tells other jobs on this target that this one is alive, before it makes a working file. Best effort: who may
+    /// not write into the root may still write below it.
+    pub fn announce(&self) {
+        if !self.announced.swap(true, Ordering::Relaxed)
+            && let Err(e) = self.folder()
+        {
+            tracing::debug!(error = %e, "the job's folder cannot be made");
+        }
+    }
+
+    /// Opens and locks the job's folder. Nobody else may have prepared it: what lies there is trusted.
+    fn hold(&self, make: bool) -> Result<Own, FsError> {
+        let name = self.job.to_string().into_bytes();
+        let area = self.root.open_dir(WORK_DIR)?;
+        for _ in 0..MAX_HOLDS {
+            if make {
+                area.make_dir(&name)?;
+            }
+            let dir: Arc<dyn Dir> = Arc::from(area.open_dir(&name)?);
+            let (above, own) = (area.metadata()?, dir.metadata()?);
+            if above.uid != own.uid || (above.mode | own.mode) & 0o077 != 0 {
+                return Err(FsError { operation: Operation::OpenDirectory, errno: libc::EPERM });
+            }
+            // A filesystem without locks only loses the protection between two jobs on one target.
+            let lock = dir.lock(false).unwrap_or(None);
+            // Another job may have taken it for dead before it was locked.
+            if area.stat(&name).is_ok_and(|m| (m.dev, m.ino) == (own.dev, own.ino)) || !make {
+                return Ok(Own { dir, _lock: lock });
+            }
+        }
+        Err(FsError { operation: Operation::Lock, errno: libc::EBUSY })
     }
 
     /// Removes the job's folder, and the area if nobody else needs it.
@@ -80,10 +107,44 @@ impl Work {
             Err(e) => return Err(e),
         };
         absent_is_fine(area.remove(self.job.to_string().as_bytes()))?;
+        self.remove_dead()?;
         match self.root.remove_empty_dir(WORK_DIR) {
             Err(e) if !e.is_absent() => Err(e),
             _ => Ok(()),
         }
+    }
+
+    /// Removes the folders of jobs that nobody works on any more.
+    fn remove_dead(&self) -> Result<(), FsError> {
+        let area = match self.root.open_dir(WORK_DIR) {
+            Ok(area) => area,
+            Err(e) if e.is_absent() => return Ok(()),
+            Err(e) => return Err(e),
+        };
+        let mut found = Vec::new();
+        area.list(&mut |e| found.extend(JobId::parse(e.name).filter(|id| *id != self.job)))?;
+        for job in found.into_iter().filter(|job| self.is_dead(*job)) {
+            absent_is_fine(area.remove(job.to_string().as_bytes()))?;
+        }
+        Ok(())
+    }
+
+    /// Is nobody at work on another job? Its folder is gone, or not locked. Where that cannot be told it is not
+    /// taken for dead.
+    fn is_dead(&self, job: JobId) -> bool {
+        let mut dead = self.dead.lock().unwrap_or_else(PoisonError::into_inner);
+        if dead.contains(&job) {
+            return true;
+        }
+        let folder = self.root.open_dir(WORK_DIR).and_then(|area| area.open_dir(job.to_string().as_bytes()));
+        let is_dead = match folder {
+            Ok(folder) => matches!(folder.lock(true), Ok(Some(_))),
+            Err(e) => e.is_absent(),
+        };
+        if is_dead {
+            dead.insert(job);
+        }
+        is_dead
     }
 
     /// Removes working files in `dir` of jobs that are dead; with `own` also this job's, which is right only
@@ -94,7 +155,7 @@ impl Work {
         dir.list(&mut |e| {
             others += 1;
             if let Some(job) = job_of(e.name)
-                && if job == self.job { own } else { !self.alive.contains(&job) }
+                && if job == self.job { own } else { self.is_dead(job) }
             {
                 leftovers.push(e.name.to_vec());
             }
@@ -113,24 +174,4 @@ fn absent_is_fine(done: Result<(), FsError>) -> Result<(), FsError> {
         Err(e) if e.is_absent() => Ok(()),
         other => other,
     }
-}
-
-/// Other jobs whose folders are locked. Folders of dead jobs are removed if asked.
-fn others(area: &dyn Dir, job: JobId, remove: bool) -> Result<HashSet<JobId>, FsError> {
-    let mut found = Vec::new();
-    area.list(&mut |e| found.extend(JobId::parse(e.name).filter(|id| *id != job)))?;
-    let mut alive = HashSet::new();
-    for id in found {
-        let name = id.to_string().into_bytes();
-        let Ok(folder) = area.open_dir(&name) else { continue };
-        match folder.lock(true) {
-            Ok(Some(_lock)) if remove => absent_is_fine(area.remove(&name))?,
-            Ok(Some(_)) => {}
-            // Locked by a living process, or no way to know: leave it alone.
-            Ok(None) | Err(_) => {
-                alive.insert(id);
-            }
-        }
-    }
-    Ok(alive)
 }
