@@ -21,6 +21,7 @@ packages_of() {
         script) echo bsdutils ;;
         setfacl) echo acl ;;
         strace) echo strace ;;
+        /usr/bin/time) echo time ;;
         *) fail "no package is known that brings '$1'" ;;
     esac
 }
@@ -31,7 +32,7 @@ fail() {
 }
 
 if [ $# -eq 0 ]; then
-    set -- bindfs cc curl getfattr memcached python3 rabbitmq-server rsync script setfacl strace
+    set -- bindfs cc curl getfattr memcached python3 rabbitmq-server rsync script setfacl strace /usr/bin/time
 fi
 
 missing=()

@@ -298,12 +298,16 @@ pub enum Side {
     Target,
 }
 
+/// Opens a root from what stands after `://`.
+pub type OpenRoot =
+    fn(rest: &[u8], side: Side, options: &Options) -> std::result::Result<Arc<dyn Filesystem>, RootError>;
+
 /// A registry row: how a scheme is opened.
 pub struct Adapter {
     /// What stands before `://`.
     pub scheme: &'static str,
     /// Opens a root from what stands after it.
-    pub open: fn(rest: &[u8], side: Side, options: &Options) -> std::result::Result<Arc<dyn Filesystem>, RootError>,
+    pub open: OpenRoot,
 }
 
 /// What an adapter needs to know of the job.

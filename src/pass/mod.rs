@@ -49,12 +49,15 @@ pub struct Roots {
     pub target: Arc<dyn Filesystem>,
 }
 
+/// Prepares a pass.
+pub type OpenPass = fn(&JobSpec, Roots, leads: bool) -> Result<Box<dyn Pass>, crate::fs::FsError>;
+
 /// A registry row.
 pub struct PassRow {
     /// The verb on the command line and in job specs.
     pub name: &'static str,
     /// Prepares a pass on this node. `leads` is set where the job was submitted; elsewhere the target must be marked.
-    pub open: fn(&JobSpec, Roots, leads: bool) -> Result<Box<dyn Pass>, crate::fs::FsError>,
+    pub open: OpenPass,
 }
 
 /// Every pass.

@@ -32,7 +32,8 @@ fn only_what_changed_is_copied() {
 #[test]
 fn a_changed_type_is_replaced_in_every_direction() {
     assert_root();
-    let kinds: [(&str, fn(&Path)); 5] = [
+    type Make = fn(&Path);
+    let kinds: [(&str, Make); 5] = [
         ("file", |p| fs::write(p, "file").unwrap()),
         ("directory", |p| {
             fs::create_dir_all(p.join("a/b/c")).unwrap();

@@ -252,3 +252,39 @@ fn hostile_names_reach_the_terminal_and_the_report_escaped() {
     assert_eq!((line["operation"].as_str(), line["errno"].as_i64()), (Some("link"), Some(5)));
     assert_no_leftovers(&target);
 }
+
+#[test]
+fn without_the_owner_there_is_no_setuid_and_without_the_mode_nothing_is_wider() {
+    assert_root();
+    let s = Scratch::new();
+    let source = s.join("src");
+    fs::create_dir(&source).unwrap();
+    for (name, mode) in [("tool", 0o4755), ("key", 0o600)] {
+        fs::write(source.join(name), "x").unwrap();
+        sh(&format!("chown 1000:1000 {0}; chmod {mode:o} {0}", q(&source.join(name))));
+    }
+    // stat shows the mask as the group's bits; the owning group itself may do nothing.
+    fs::write(source.join("shared"), "x").unwrap();
+    sh(&format!("chmod 600 {0}; setfacl -m u:33:rw {0}", q(&source.join("shared"))));
+    let mode = |target: &str, name: &str| fs::metadata(s.join(target).join(name)).unwrap().mode() & 0o7777;
+    for flag in ["--no-owner", "--no-mode", "--no-acls"] {
+        assert_eq!(copy([flag.as_ref(), source.as_os_str(), s.join(flag).as_os_str()]).code, 0);
+    }
+    assert_eq!(mode("--no-owner", "tool"), 0o755, "root's file must not run setuid with a user's contents");
+    assert_eq!(mode("--no-mode", "key"), 0o600);
+    assert_eq!(mode("--no-acls", "shared"), 0o600);
+}
+
+#[test]
+fn hard_links_are_kept_without_times_too() {
+    let s = Scratch::new();
+    let (source, target) = (s.join("src"), s.join("dst"));
+    fs::create_dir(&source).unwrap();
+    fs::write(source.join("a"), "x").unwrap();
+    fs::hard_link(source.join("a"), source.join("b")).unwrap();
+    sh(&format!("touch -d 2001-01-01 {}", q(&source.join("a"))));
+    for _ in 0..2 {
+        assert_eq!(copy(["--no-times".as_ref(), source.as_os_str(), target.as_os_str()]).code, 0);
+        assert_eq!(fs::metadata(target.join("a")).unwrap().ino(), fs::metadata(target.join("b")).unwrap().ino());
+    }
+}

@@ -1,25 +1,15 @@
 //! Size must not show: memory stays flat, and what is said stays true.
 
 use crate::support::*;
-use std::os::unix::process::ExitStatusExt;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
-/// Runs the program and returns its summary and the most memory it ever had, in bytes.
+/// Runs the program and returns its summary and the most memory it ever had, in bytes (GNU time's `%M`, in KiB).
 fn measured(args: &[&str]) -> (serde_json::Value, u64) {
-    let child = treehaul().args(args).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("the program starts");
-    let pid = child.id();
-    let mut out = child.stdout;
-    let mut text = String::new();
-    std::io::Read::read_to_string(out.as_mut().expect("piped"), &mut text).expect("a summary");
-    let mut status = 0;
-    // SAFETY: both out-parameters are valid, and the child is waited for only here.
-    let usage = unsafe {
-        let mut usage: libc::rusage = std::mem::zeroed();
-        assert_eq!(libc::wait4(pid as i32, &mut status, 0, &mut usage), pid as i32);
-        usage
-    };
-    assert_eq!(std::process::ExitStatus::from_raw(status).code(), Some(0), "{text}");
-    (serde_json::from_str(&text).expect("JSON"), usage.ru_maxrss as u64 * 1024)
+    let mut c = Command::new("/usr/bin/time");
+    let ran = run(c.args(["-f", "%M", env!("CARGO_BIN_EXE_treehaul")]).args(args).env_remove("TREEHAUL_BROKER"));
+    assert_eq!(ran.code, 0, "{}", ran.stderr);
+    let kib: u64 = ran.stderr.lines().last().and_then(|l| l.trim().parse().ok()).expect("time's figure");
+    (ran.json(), kib << 10)
 }
 
 #[test]
@@ -58,7 +48,7 @@ fn a_made_up_tree_can_be_copied_to_a_real_target_and_is_the_same_every_time() {
 fn progress_is_plain_lines_without_a_terminal_and_a_display_on_one() {
     let run_in_pty = |args: &str| {
         let line = format!("script -qec '{} copy {args}' /dev/null", env!("CARGO_BIN_EXE_treehaul"));
-        run(std::process::Command::new("bash").args(["-c", &line]).env("TERM", "xterm").stdin(Stdio::null())).stdout
+        run(Command::new("bash").args(["-c", &line]).env("TERM", "xterm").stdin(Stdio::null())).stdout
     };
     let shown = run_in_pty("\"synth://?entries=300000&latency_us=1\" null://");
     assert!(shown.contains("entries/s") && shown.contains('%'), "{shown}");

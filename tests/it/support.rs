@@ -196,7 +196,7 @@ fn exotic_entry(dir: &Path, i: u64, r: &mut Random) {
             let size = if i % 97 == 5 { 700_000 } else { r.below(20_000) };
             let data: Vec<u8> = (0..size).map(|k| (k ^ i) as u8 ^ (r.0 as u8)).collect();
             fs::write(&path, data).expect("write");
-            if i % 5 == 0 {
+            if i.is_multiple_of(5) {
                 fs::hard_link(&path, dir.join(format!("link{i}"))).expect("link");
             }
         }

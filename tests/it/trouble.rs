@@ -243,3 +243,69 @@ fn a_file_that_changes_while_it_is_copied_is_copied_again() {
     copy_ok(&source, &target);
     assert_identical(&source, &target);
 }
+
+#[test]
+fn a_target_that_is_bound_into_the_source_is_not_walked_into() {
+    assert_root();
+    let s = Scratch::new();
+    let (source, target) = (s.join("src"), s.join("dst"));
+    fs::create_dir_all(source.join("a/bound")).unwrap();
+    fs::write(source.join("a/f"), "x").unwrap();
+    fs::create_dir(&target).unwrap();
+    sh(&format!("mount --bind {} {}", q(&target), q(&source.join("a/bound"))));
+    let _bound = Mounted(source.join("a/bound"));
+    let ran = copy([&source, &target]);
+    assert_eq!((ran.code, ran.total("failed")), (3, 1), "{}{}", ran.stdout, ran.stderr);
+    assert!(ran.stderr.contains("a/bound"), "{}", ran.stderr);
+    assert!(!target.join("a/bound/a").exists());
+    assert!(target.join("a/f").exists());
+}
+
+#[test]
+fn nobody_listening_does_not_end_a_job() {
+    assert_root();
+    let s = Scratch::new();
+    let (source, target) = (s.join("src"), s.join("dst"));
+    files(&source, 3);
+    let mut c = Command::new("bash");
+    let binary = env!("CARGO_BIN_EXE_treehaul");
+    c.args([
+        "-c",
+        &format!("strace -f -qq -o /dev/null -e inject=linkat:error=EIO {binary} copy \"$@\" >/dev/full 2>/dev/full",),
+        "sh",
+    ]);
+    assert_eq!(run(c.args([&source, &target])).code, 3, "failed entries cannot be told, but the exit code can");
+}
+
+#[test]
+fn bad_arguments_reach_the_terminal_escaped() {
+    let ran = run(treehaul().args(["copy", "--\u{1b}]0;evil\u{7}", "a", "b"]));
+    assert_eq!(ran.code, 2);
+    assert!(ran.stderr.contains("unexpected argument"), "{:?}", ran.stderr);
+    assert!(!ran.stderr.chars().any(|c| c.is_control() && c != '\n'), "{:?}", ran.stderr);
+}
+
+#[test]
+fn two_jobs_on_one_target_do_not_take_each_others_working_files() {
+    assert_root();
+    let s = Scratch::new();
+    exotic_tree(&s.join("a"), 31, 1500);
+    exotic_tree(&s.join("b"), 32, 1500);
+    let target = s.join("dst");
+    fs::create_dir(&target).unwrap();
+    let (one, two) = (target.join("one"), target.join("two"));
+    for root in [&one, &two] {
+        fs::create_dir(root).unwrap();
+    }
+    // The same source twice, at the same time, into the same place.
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| assert_eq!(copy([&s.join("a"), &one]).code, 0));
+            scope.spawn(|| assert_eq!(copy([&s.join("b"), &two]).code, 0));
+        }
+    });
+    for (source, root) in [(s.join("a"), &one), (s.join("b"), &two)] {
+        copy_ok(&source, root);
+        assert_identical(&source, root);
+    }
+}

@@ -11,7 +11,7 @@ use lapin::types::FieldTable;
 use lapin::{Channel, Connection};
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -26,6 +26,7 @@ fn config() -> AmqpConfig {
 struct Proxy {
     config: AmqpConfig,
     open: Arc<Mutex<Vec<TcpStream>>>,
+    away: Arc<AtomicBool>,
 }
 
 fn pump(mut from: TcpStream, mut to: TcpStream) {
@@ -47,9 +48,13 @@ impl Proxy {
         "127.0.0.1".clone_into(&mut authority.host);
         authority.port = listener.local_addr().unwrap().port();
         let open: Arc<Mutex<Vec<TcpStream>>> = Arc::default();
-        let all = Arc::clone(&open);
+        let (all, away) = (Arc::clone(&open), Arc::new(AtomicBool::new(false)));
+        let is_away = Arc::clone(&away);
         std::thread::spawn(move || {
             for client in listener.incoming().flatten() {
+                if is_away.load(SeqCst) {
+                    continue;
+                }
                 let Ok(server) = TcpStream::connect(&broker) else { continue };
                 let (a, b) = (client.try_clone().unwrap(), server.try_clone().unwrap());
                 all.lock().unwrap().extend([client.try_clone().unwrap(), server.try_clone().unwrap()]);
@@ -57,7 +62,7 @@ impl Proxy {
                 std::thread::spawn(move || pump(b, client));
             }
         });
-        Proxy { config, open }
+        Proxy { config, open, away }
     }
 
     fn cut(&self) {
@@ -327,4 +332,84 @@ fn a_broker_that_does_not_let_in_is_told_apart_and_named_without_its_password() 
     assert!(matches!(vhost, AmqpError::Vhost { .. }), "{vhost}");
     let nobody = error(&|c| c.uri.authority.port = 1);
     assert!(matches!(nobody, AmqpError::Unreachable { .. }), "{nobody}");
+}
+
+/// Refuses its job at first.
+struct Late(JobId, AtomicUsize);
+
+impl JobGate for Late {
+    fn admit(&self, spec: &JobSpec) -> Result<(), String> {
+        let asked = spec.id == self.0 && self.1.fetch_add(1, SeqCst) > 0;
+        if asked { Ok(()) } else { Err("not mounted yet".to_owned()) }
+    }
+    fn retire(&self, _: JobId) {}
+}
+
+#[test]
+fn a_worker_that_refused_a_job_looks_again() {
+    let led = lead(&config(), &Task::root());
+    let worker = Worker::connect(&config(), "late".to_owned(), Arc::new(Late(led.id, AtomicUsize::new(0)))).unwrap();
+    work_until_over(&led, &worker);
+    assert!(led.board.snapshot().notes.iter().any(|n| n.contains("not mounted yet")));
+    assert_eq!(led.leading.join().unwrap().outcome, Outcome::Complete);
+    assert_eq!(led.board.snapshot().totals.found, 1);
+    assert!(worker.close(PATIENCE));
+}
+
+#[test]
+fn missing_dead_letters_do_not_hold_a_job_up() {
+    let led = lead(&config(), &Task::root());
+    on_broker(async |_connection, channel| {
+        channel.queue_delete(topology::dead(led.id).into(), QueueDeleteOptions::default()).await.unwrap();
+        for queue in [topology::tasks(led.id, Queue::Dirs), topology::results(led.id)] {
+            connection::publish_safely(&channel, &queue, b"rubbish").await.unwrap();
+        }
+    });
+    let worker = join(&config(), led.id);
+    work_until_over(&led, &worker);
+    assert_eq!(led.leading.join().unwrap(), Ended { outcome: Outcome::Complete, dead: 0 });
+    let totals = led.board.snapshot().totals;
+    assert_eq!((totals.found, totals.failed), (1, 1));
+    assert!(worker.close(PATIENCE));
+}
+
+#[test]
+fn a_queue_that_is_missing_for_a_while_ends_nothing() {
+    let led = lead(&config(), &Task::root());
+    let worker = join(&config(), led.id);
+    let mut held = take(&worker, Pool::Dirs);
+    on_broker(async |connection, channel| {
+        channel.queue_delete(topology::results(led.id).into(), QueueDeleteOptions::default()).await.unwrap();
+        held.ticket.report(one());
+        held.ticket.finish();
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        topology::declare_job(&connection, led.id, QueueType::Quorum).await.unwrap();
+    });
+    let mut again = take(&worker, Pool::Dirs);
+    assert!(again.redelivered);
+    again.ticket.report(one());
+    again.ticket.finish();
+    work_until_over(&led, &worker);
+    assert_eq!(led.leading.join().unwrap().outcome, Outcome::Complete);
+    assert_eq!(led.board.snapshot().totals.found, 1);
+    assert!(worker.close(PATIENCE));
+}
+
+#[test]
+fn a_job_can_be_stopped_while_the_broker_is_away_and_removed_when_it_is_back() {
+    let proxy = Proxy::new();
+    let id = JobId::random();
+    let mut leader = Leader::submit(&proxy.config, spec(id), &Task::root(), board()).unwrap();
+    proxy.away.store(true, SeqCst);
+    proxy.cut();
+    let begun = Instant::now();
+    let ended = leader.run(&|| begun.elapsed() > Duration::from_secs(1), &mut |_| {}).unwrap();
+    assert_eq!(ended, Ended { outcome: Outcome::Stopped, dead: 0 });
+    assert!(leader.remove().unwrap_err().is_transient());
+    proxy.away.store(false, SeqCst);
+    assert_eq!(leader.remove().unwrap(), 0);
+    on_broker(async |_connection, channel| {
+        let missing = connection::depth(&channel, &topology::tasks(id, Queue::Dirs)).await.unwrap_err();
+        assert!(connection::is_missing(&missing));
+    });
 }

@@ -72,8 +72,7 @@ fn ancestors(path: &[u8]) -> Vec<(u64, u64)> {
     let parent = path.parent().map(|p| if p.as_os_str().is_empty() { Path::new(".") } else { p });
     let Some(mut at) = open(path).or_else(|| parent.and_then(open)) else { return Vec::new() };
     let mut found: Vec<(u64, u64)> = Vec::new();
-    loop {
-        let Ok(s) = rustix::fs::statat(&at, "", AtFlags::EMPTY_PATH) else { break };
+    while let Ok(s) = rustix::fs::statat(&at, "", AtFlags::EMPTY_PATH) {
         if found.last() == Some(&(s.st_dev, s.st_ino)) {
             break; // `..` of the topmost directory is itself
         }

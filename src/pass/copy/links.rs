@@ -67,10 +67,10 @@ impl CopyPass {
                         self.count_seen(job, source);
                         return Ok(Outcome::Unchanged);
                     }
-                    if self.is_copy_of(job, source, &first, folder.as_ref(), &key)? {
-                        if let Some(outcome) = self.join(job, source, folder.as_ref(), &key)? {
-                            return Ok(outcome);
-                        }
+                    if self.is_copy_of(job, source, &first, folder.as_ref(), &key)?
+                        && let Some(outcome) = self.join(job, source, folder.as_ref(), &key)?
+                    {
+                        return Ok(outcome);
                     }
                     return self.renew(job, source, there.as_ref(), folder.as_ref(), &key);
                 }
