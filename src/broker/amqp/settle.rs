@@ -72,6 +72,10 @@ async fn flush(run: &Arc<Run>, desk: &mut Desk) -> lapin::Result<()> {
     if !report.is_empty() || (idle && !done.is_empty()) {
         tell(run, &desk.reports, report, idle).await?;
     }
+    // What was not reported is not acknowledged: it comes again.
+    if run.is_gone() {
+        return Ok(());
+    }
     for (tag, multiple) in desk.tags.plan(done.iter().map(|(_, tag)| *tag)) {
         desk.acks.basic_ack(tag, BasicAckOptions { multiple }).await?;
     }
