@@ -45,7 +45,9 @@ pub fn run_with_fleet(
     // A job that is still on the broker needs its mark: the workers go on, and the next leader takes over.
     let ended = leader.run(&|| signalled.load(Ordering::Relaxed) != 0, &mut |_| {})?;
     let removed = leader.remove();
-    conclude();
+    if removed.is_ok() || ended.outcome == Outcome::Complete {
+        conclude();
+    }
     let letters = removed.unwrap_or_else(|e| {
         board.note(&format!("the job is over, but its queues could not be removed: {e}"));
         0
