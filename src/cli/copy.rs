@@ -125,16 +125,17 @@ fn try_run(args: CopyArgs) -> anyhow::Result<ExitCode> {
     let (policy, sizes) = (args.policy(), args.sizes());
     let source = given_root(args.source)?;
     let target = given_root(args.target)?;
-    if let Some(config) = &broker {
-        // Before the target is made: a broker that cannot be reached must leave nothing.
-        node::check_broker(config, &source, &target)?;
-    }
+    // Before the target is made: a broker that cannot be reached must leave nothing.
+    let abandoned = broker.as_ref().map(|config| node::check_broker(config, &source, &target)).transpose()?;
     let prepared = node::prepare(&source, &target, job)?;
     let source_root = prepared.roots().source.open_dir(&RelPath::root()).and_then(|d| d.metadata());
     let source_ino = source_root.map_err(NodeError::Target).context("source")?.ino;
     let spec = JobSpec { id: job, pass: "copy".into(), source, target, policy, source_ino };
     let (sink, report) = report.map_or_else(|| Ok(ReportFile::none()), ReportFile::into_sink)?;
     let board = Arc::new(Board::new(sink));
+    for job in abandoned.unwrap_or_default() {
+        board.note(&format!("job {job} between the same roots had lost its leader; this one goes on where it stopped"));
+    }
     let progress = Progress::start(Arc::clone(&board), prepared.roots().source.usage(), args.quiet);
     let ended = run_job(&spec, prepared, sizes, broker.as_ref(), &board);
     progress.finish();

@@ -337,13 +337,24 @@ pub enum RootError {
     #[error("{0}")]
     WrongSide(String),
     /// The system says no.
-    #[error("{path}: {error}", path = crate::model::escaped(path))]
+    #[error("{path}: {error}{hint}", path = crate::model::escaped(path), hint = hint(error.errno))]
     Fs {
         /// The root, as given.
         path: Vec<u8>,
         /// What was tried and what came of it.
         error: FsError,
     },
+}
+
+/// What to do about a root that cannot be opened, where that can be told.
+fn hint(errno: i32) -> &'static str {
+    match errno {
+        libc::EACCES | libc::EPERM => "; run as root, or as a user who may open it",
+        libc::EROFS => "; mount it writable, or choose another target",
+        libc::ESTALE | libc::ENOTCONN | libc::EIO => "; look at the mount and at dmesg",
+        libc::ENOENT | libc::ENOTDIR => "; check the path and whether it is mounted",
+        _ => "",
+    }
 }
 
 fn known_schemes() -> String {

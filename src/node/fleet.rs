@@ -2,23 +2,20 @@
 
 use super::{Ended, NodeError};
 use crate::broker::amqp::{AmqpConfig, Leader, Outcome};
-use crate::model::{JobSpec, Report, Task};
+use crate::model::{JobId, JobSpec, Report, Task};
 use crate::pass::{Pass, PassRow, Roots};
 use crate::telemetry::Board;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering};
 
 /// Can the broker be used? Asked before anything is touched. A job between the same roots whose leader died is
-/// taken off the broker; what it did stays done.
+/// taken off the broker and named here; what it did stays done.
 ///
 /// # Errors
 /// [`NodeError::Broker`].
-pub fn check_broker(config: &AmqpConfig, source: &[u8], target: &[u8]) -> Result<(), NodeError> {
+pub fn check_broker(config: &AmqpConfig, source: &[u8], target: &[u8]) -> Result<Vec<JobId>, NodeError> {
     let same = |spec: &JobSpec| spec.source == source && spec.target == target;
-    for job in crate::broker::amqp::check(config, &same)? {
-        tracing::warn!(%job, "a job between the same roots had lost its leader; this one takes over");
-    }
-    Ok(())
+    crate::broker::amqp::check(config, &same).map_err(NodeError::Broker)
 }
 
 /// Submits a job and leads it to its end. Blocks.

@@ -226,6 +226,12 @@ fn a_normal_user_keeps_what_they_may_and_hears_once_what_they_may_not() {
     let m = fs::metadata(target.join("f1")).unwrap();
     assert_eq!((m.mode() & 0o7777, m.uid()), (0o755, 65534), "setuid for somebody else is not kept");
 
+    sh(&format!("mkdir -m 700 {0}/private", q(s.path())));
+    let ran_private = as_nobody([&s.join("private"), &s.join("area/other")]);
+    assert_eq!(ran_private.code, 2, "{}", ran_private.stderr);
+    assert!(ran_private.stderr.contains("private: open root: Permission denied"), "{}", ran_private.stderr);
+    assert!(!s.join("area/other").exists(), "nothing is touched");
+
     // Again, with something new in a directory that its owner cannot write.
     fs::write(source.join("new"), "x").unwrap();
     let ran = as_nobody([&source, &target]);

@@ -159,6 +159,7 @@ fn a_killed_follower_can_be_run_again_and_the_copy_converges() {
     let ran = run(&mut host.copy(&source, &target));
     assert_eq!(ran.code, 0, "{}{}", ran.stdout, ran.stderr);
     assert_identical(&source, &target);
+    assert!(ran.stderr.contains("lost its leader"), "{}", ran.stderr);
     let queues = host.queues_of("treehaul.");
     assert!(queues.iter().all(|q| !q.contains(".dirs")), "the abandoned job's queues are gone: {queues:?}");
 }
