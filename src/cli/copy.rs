@@ -47,7 +47,7 @@ pub struct CopyArgs {
     /// Leave owner and group alone
     #[arg(long)]
     no_owner: bool,
-    /// Leave permission bits alone (new files 0644, directories 0755)
+    /// Leave permission bits alone (new files 0644, directories 0755, never more than the source)
     #[arg(long)]
     no_mode: bool,
     /// Leave access and modification times alone
