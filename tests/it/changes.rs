@@ -178,3 +178,16 @@ fn leftovers_of_a_dead_run_are_removed_and_those_of_a_living_one_are_not() {
     copy_ok(&source, &target);
     assert_identical(&source, &target);
 }
+
+#[test]
+fn a_hidden_directory_that_somebody_else_prepared_is_not_trusted() {
+    assert_root();
+    let (_s, source, target) = pair();
+    fs::write(source.join("a"), "x").unwrap();
+    fs::hard_link(source.join("a"), source.join("b")).unwrap();
+    sh(&format!("mkdir -p {0}/.treehaul; chown 1000:1000 {0}/.treehaul; chmod 777 {0}/.treehaul", q(&target)));
+    let ran = copy_ok(&source, &target);
+    assert_eq!((ran.total("copied"), ran.total("lost_hard_links")), (2, 2), "{}", ran.stdout);
+    assert_eq!(fs::read_to_string(target.join("b")).unwrap(), "x");
+    assert!(ran.stderr.contains("hard links"), "the loss is said: {}", ran.stderr);
+}

@@ -231,7 +231,7 @@ impl CopyPass {
     }
 
     /// An entry that is no hard link: compare with what is there.
-    fn plain_entry(&self, job: &Job<'_, '_, '_>, source: &Metadata) -> Result<Outcome, End> {
+    pub(super) fn plain_entry(&self, job: &Job<'_, '_, '_>, source: &Metadata) -> Result<Outcome, End> {
         // A file gets here in a fresh directory only when the hint was found wrong.
         let there = if job.fresh && source.kind != Kind::File { None } else { self.target_of(job)? };
         match there {

@@ -52,7 +52,16 @@ impl Links {
 impl CopyPass {
     /// Works on one name of an inode that has several.
     pub(super) fn linked_entry(&self, job: &Job<'_, '_, '_>, source: &Metadata) -> Result<Outcome, End> {
-        let folder = self.work.folder().map_err(Trouble::Target)?;
+        let folder = match self.work.folder() {
+            Ok(folder) => folder,
+            // No place to meet: a root that this user may not write, that somebody else prepared, or whose mount
+            // gives every directory to all. The contents count more than the link.
+            Err(e) if matches!(e.errno, libc::EPERM | libc::EACCES | libc::EOPNOTSUPP) => {
+                job.run.borrow_mut().report.totals.lost_hard_links += 1;
+                return self.plain_entry(job, source);
+            }
+            Err(e) => return Err(End::Trouble(Trouble::Target(e))),
+        };
         let key = self.links.key(source);
         for _ in 0..MAX_ROUNDS {
             let there = self.target_of(job)?;
