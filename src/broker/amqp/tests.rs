@@ -382,7 +382,12 @@ fn a_queue_that_is_missing_for_a_while_ends_nothing() {
         channel.queue_delete(topology::results(led.id).into(), QueueDeleteOptions::default()).await.unwrap();
         held.ticket.report(one());
         held.ticket.finish();
-        tokio::time::sleep(Duration::from_secs(1)).await;
+        // The worker has noticed when what it held is ready again.
+        let dirs = topology::tasks(led.id, Queue::Dirs);
+        let deadline = Instant::now() + PATIENCE;
+        while connection::depth(&channel, &dirs).await.unwrap().ready == 0 {
+            assert!(Instant::now() < deadline, "the worker acknowledged what it could not report");
+        }
         topology::declare_job(&connection, led.id, QueueType::Quorum).await.unwrap();
     });
     let mut again = take(&worker, Pool::Dirs);
