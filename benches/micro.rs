@@ -29,7 +29,7 @@ fn batch() -> Task {
         let name = format!("file-{i:08}.dat");
         entries.push(&Entry { name: name.as_bytes(), kind: Some(Kind::File), metadata: None }).expect("a name");
     }
-    Task::Batch { dir: RelPath::parse(b"some/where/deep".to_vec()).expect("a path"), entries, fresh: true }
+    Task::Batch { dir: RelPath::parse(b"some/where/deep".to_vec()).expect("a path"), entries, tag: 1 }
 }
 
 fn main() {

@@ -5,6 +5,8 @@
 pub enum ExitCode {
     /// Everything is done.
     Complete,
+    /// The two trees differ.
+    Different,
     /// Usage or configuration: nothing was touched.
     Usage,
     /// Done, but entries failed; each is listed.
@@ -24,6 +26,7 @@ impl ExitCode {
     pub fn number(self) -> u8 {
         match self {
             ExitCode::Complete => 0,
+            ExitCode::Different => 1,
             ExitCode::Usage => 2,
             ExitCode::FailedEntries => 3,
             ExitCode::Infrastructure => 4,

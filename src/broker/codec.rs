@@ -87,7 +87,7 @@ mod tests {
             }
             let dir = names.iter().try_fold(RelPath::root(), |p, n| p.join(n)).unwrap();
             for task in [
-                Task::Batch { dir: dir.clone(), entries, fresh },
+                Task::Batch { dir: dir.clone(), entries, tag: u8::from(fresh) },
                 Task::Dirs { parent: dir.clone(), names: dirs.clone() },
                 Task::Finish { parent: dir, names: dirs },
             ] {

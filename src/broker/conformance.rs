@@ -41,6 +41,7 @@ pub(super) fn spec(id: JobId) -> JobSpec {
         source: b"/nowhere".to_vec(),
         target: b"/nowhere".to_vec(),
         policy: Policy::default(),
+        submitted: crate::model::Timestamp::default(),
         source_ino: 0,
     }
 }
@@ -68,7 +69,7 @@ fn embedded(first: Task) -> Job {
         let complete = slot.lock().unwrap().as_ref().is_some_and(|b| b.is_complete());
         let _ = tell.send(complete);
     };
-    let broker = Embedded::new(JobId::random(), first, Arc::clone(&board), Box::new(on_over));
+    let broker = Embedded::new(JobId::random(), [first], Arc::clone(&board), Box::new(|_| Ok(())), Box::new(on_over));
     *held.lock().unwrap() = Some(Arc::clone(&broker));
     let stopper = Arc::clone(&broker);
     let end = Box::new(move || drop(held.lock().unwrap().take()));
@@ -79,7 +80,7 @@ fn amqp(first: Task, queue_type: QueueType) -> Job {
     let config = test_config(queue_type);
     let (board, id) = (board(), JobId::random());
     let worker = Worker::connect(&config, format!("test {id}"), Arc::new(OneJob(id))).unwrap();
-    let mut leader = Leader::submit(&config, spec(id), &first, Arc::clone(&board)).unwrap();
+    let mut leader = Leader::submit(&config, spec(id), [first], Arc::clone(&board), Box::new(|_| Ok(()))).unwrap();
     let (tell, over) = mpsc::channel();
     let stopping = Arc::new(AtomicBool::new(false));
     let asked = Arc::clone(&stopping);
@@ -152,7 +153,7 @@ fn batch(text: &str, entries: usize) -> Task {
         let name = format!("{n:0>200}");
         all.push(&Entry { name: name.as_bytes(), kind: None, metadata: None }).unwrap();
     }
-    Task::Batch { dir: path(text), entries: all, fresh: false }
+    Task::Batch { dir: path(text), entries: all, tag: 0 }
 }
 
 fn one(found: u64) -> Report {

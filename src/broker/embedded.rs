@@ -4,7 +4,7 @@
 //! lock. The walk goes depth first, so the backlog stays small; what is too much lies on disk.
 
 use super::spill::SpillStack;
-use super::{Broker, Delivery, MAX_ATTEMPTS, Pool, Stopped, Ticket};
+use super::{Broker, Delivery, Gate, MAX_ATTEMPTS, Pool, Stopped, Ticket};
 use crate::model::{Failure, JobId, Operation, Queue, Report, Task};
 use crate::telemetry::Board;
 use std::collections::VecDeque;
@@ -23,6 +23,7 @@ pub struct Embedded {
     dirs: Condvar,
     files: Condvar,
     room: Condvar,
+    gate: Gate,
     on_over: Box<dyn Fn() + Send + Sync>,
 }
 
@@ -92,13 +93,23 @@ impl State {
 }
 
 impl Embedded {
-    /// A broker for `job` that holds its first task. `on_over` is called once, from some actor's thread,
-    /// when the job is over or stopped.
-    pub fn new(job: JobId, first: Task, board: Arc<Board>, on_over: Box<dyn Fn() + Send + Sync>) -> Arc<Self> {
+    /// A broker for `job` that holds its first tasks, which are for dir actors. `on_over` is called once, from some
+    /// actor's thread, when the job is over or stopped.
+    pub fn new(
+        job: JobId,
+        first: impl IntoIterator<Item = Task>,
+        board: Arc<Board>,
+        gate: Gate,
+        on_over: Box<dyn Fn() + Send + Sync>,
+    ) -> Arc<Self> {
         let mut state = State::default();
-        let _ = state.push(first); // one task never goes to disk
+        for task in first {
+            if let Some(trouble) = state.push(task) {
+                board.note(&trouble);
+            }
+        }
         let [dirs, files, room] = [Condvar::new(), Condvar::new(), Condvar::new()];
-        Arc::new(Embedded { job, board, state: Mutex::new(state), dirs, files, room, on_over })
+        Arc::new(Embedded { job, board, state: Mutex::new(state), dirs, files, room, gate, on_over })
     }
 
     /// Ends the job early: actors finish the task in their hands and get no other.
@@ -129,6 +140,10 @@ impl Embedded {
         if quiescent && !state.finishing && !state.stopped {
             state.finishing = true;
             self.board.set_walk_over();
+            if let Err(why) = (self.gate)(&self.board.snapshot().totals) {
+                self.board.absorb(Report { abort: Some(why), ..Report::default() });
+                state.stopped = true;
+            }
             self.files.notify_all();
         }
         let done = quiescent && (state.stopped || state.finish.is_empty());

@@ -17,12 +17,16 @@ mod conformance;
 pub mod embedded;
 mod spill;
 
-use crate::model::{JobId, Queue, Report, Task};
+use crate::model::{JobId, Queue, Report, Task, Totals};
 use std::sync::Arc;
 use std::time::Duration;
 
 /// URL schemes that `--broker` accepts. Without the option the embedded broker is used.
 pub const SCHEMES: &[&str] = &["amqp", "amqps"];
+
+/// Asked once, with the exact totals of the walk, before the tasks of [`Queue::Finish`] are let go. A refusal, with
+/// its reason, ends the job: none of them is run.
+pub type Gate = Box<dyn Fn(&Totals) -> Result<(), String> + Send + Sync>;
 
 /// Which actors ask for work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

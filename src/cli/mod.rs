@@ -1,6 +1,7 @@
 //! The command line: arguments, rendering, exit codes. No I/O on trees.
 
 mod copy;
+mod job;
 mod progress;
 mod report;
 mod summary;

@@ -1,7 +1,7 @@
-//! The report file: every failed entry, one JSON object a line.
+//! The report file: every failed entry and every finding, one JSON object a line.
 
-use crate::model::{Failure, escaped};
-use crate::telemetry::FailureSink;
+use crate::model::{Failure, Finding, escaped};
+use crate::telemetry::{Sink, Told};
 use anyhow::Context;
 use std::fs::File;
 use std::io::{BufWriter, Write};
@@ -33,18 +33,21 @@ impl ReportFile {
     }
 
     /// No report was asked for.
-    pub fn none() -> (FailureSink, ReportEnd) {
+    pub fn none() -> (Sink, ReportEnd) {
         (Box::new(|_| {}), ReportEnd(None))
     }
 
     /// Empties the file and splits into what takes failures and what ends it.
-    pub fn into_sink(self) -> anyhow::Result<(FailureSink, ReportEnd)> {
+    pub fn into_sink(self) -> anyhow::Result<(Sink, ReportEnd)> {
         self.file.get_ref().set_len(0).context("cannot empty the report")?;
         let state = Arc::new(Mutex::new(State { path: self.path, file: self.file, error: None }));
         let sink = Arc::clone(&state);
-        let take = move |failure: &Failure| {
+        let take = move |told: Told<'_>| {
             let mut state = sink.lock().unwrap_or_else(PoisonError::into_inner);
-            let line = json(failure).to_string();
+            let line = match told {
+                Told::Failure(failure) => json(failure),
+                Told::Finding(finding) => finding_json(finding),
+            };
             if let Err(e) = writeln!(state.file, "{line}") {
                 state.error.get_or_insert(e);
             }
@@ -66,15 +69,33 @@ impl ReportEnd {
 
 /// A failure for machines. `path` is escaped; `path_bytes` is there when that is not the name itself.
 pub fn json(failure: &Failure) -> serde_json::Value {
-    let shown = escaped(&failure.path);
-    let mut object = serde_json::json!({
-        "path": shown,
-        "operation": failure.operation.words(),
-        "errno": failure.errno,
-        "error": escaped(failure.message.as_bytes()),
-    });
-    if shown.as_bytes() != failure.path {
-        object["path_bytes"] = failure.path.clone().into();
+    with_path(
+        &failure.path,
+        serde_json::json!({
+            "operation": failure.operation.words(),
+            "errno": failure.errno,
+            "error": escaped(failure.message.as_bytes()),
+        }),
+    )
+}
+
+/// A finding for machines, as [`json`].
+pub fn finding_json(finding: &Finding) -> serde_json::Value {
+    with_path(
+        &finding.path,
+        serde_json::json!({
+            "what": finding.what,
+            "expected": escaped(finding.expected.as_bytes()),
+            "found": escaped(finding.found.as_bytes()),
+        }),
+    )
+}
+
+fn with_path(path: &[u8], mut object: serde_json::Value) -> serde_json::Value {
+    let shown = escaped(path);
+    if shown.as_bytes() != path {
+        object["path_bytes"] = path.into();
     }
+    object["path"] = shown.into();
     object
 }

@@ -26,6 +26,7 @@ impl Finished<'_> {
             Ended::Signalled(libc::SIGTERM) => ExitCode::Terminated,
             Ended::Signalled(_) => ExitCode::Interrupted,
             Ended::Aborted(_) => ExitCode::Infrastructure,
+            Ended::Complete if self.snapshot.totals.different > 0 => ExitCode::Different,
             Ended::Complete if self.snapshot.totals.failed > 0 => ExitCode::FailedEntries,
             Ended::Complete => ExitCode::Complete,
         }
@@ -34,6 +35,7 @@ impl Finished<'_> {
     fn status(&self) -> &'static str {
         match self.exit_code() {
             ExitCode::Complete => "complete",
+            ExitCode::Different => "different",
             ExitCode::FailedEntries => "complete with failed entries",
             ExitCode::Interrupted | ExitCode::Terminated => "interrupted",
             _ => "aborted",

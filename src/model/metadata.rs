@@ -46,6 +46,12 @@ pub struct Timestamp {
 }
 
 impl Timestamp {
+    /// Now, by this machine's clock.
+    pub fn now() -> Self {
+        let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        Timestamp { sec: i64::try_from(since.as_secs()).unwrap_or(i64::MAX), ns: since.subsec_nanos() }
+    }
+
     /// Cuts to a granularity of `ns` nanoseconds (1, 100, 1000, 1 000 000 000 ...), downwards as filesystems do.
     pub fn truncated(self, granularity_ns: u32) -> Self {
         if granularity_ns >= 1_000_000_000 {

@@ -4,6 +4,7 @@
 //! cannot be skipped by a message, a [`Metadata`] never carries a kind that it cannot name.
 
 pub mod escape;
+pub mod filter;
 pub mod job;
 pub mod metadata;
 pub mod outcome;
@@ -12,9 +13,10 @@ pub mod policy;
 pub mod task;
 
 pub use escape::escaped;
+pub use filter::Filter;
 pub use job::{JobId, JobSpec};
 pub use metadata::{Kind, Metadata, Timestamp};
-pub use outcome::{Failure, Operation, Report, Totals};
+pub use outcome::{Failure, Finding, Operation, Report, Totals};
 pub use path::{PathError, RelPath, check_name};
-pub use policy::Policy;
+pub use policy::{DeletePolicy, MaxDelete, Policy};
 pub use task::{Entries, Queue, Task};

@@ -20,7 +20,7 @@ macro_rules! totals {
 }
 
 totals! {
-    /// Entries found in the source, the root among them.
+    /// Entries found: of the source, the root among them, and those that only the target has.
     found,
     /// Entries that were made or whose contents were written anew.
     copied,
@@ -34,8 +34,18 @@ totals! {
     vanished,
     /// Files that kept changing while they were copied.
     changed_while_copying,
-    /// Entries left out because the policy says so (`--no-specials`).
+    /// Entries left out because the policy says so: filters, `--no-specials`.
     filtered,
+    /// Entries that only the target had and that were removed, or moved to the trash.
+    deleted,
+    /// Entries that are as the source's (`verify`).
+    same,
+    /// Entries that are not (`verify`); each is listed.
+    different,
+    /// Entries that only the target has, as far as they are this pass's business.
+    extra,
+    /// Entries of the target that were looked at to find what only it has.
+    target_found,
     /// Directories among them.
     directories,
     /// Regular files.
@@ -76,6 +86,9 @@ impl Totals {
             + self.vanished
             + self.changed_while_copying
             + self.filtered
+            + self.deleted
+            + self.same
+            + self.different
     }
 }
 
@@ -120,6 +133,8 @@ operations! {
     Remove = "remove",
     Lock = "lock",
     Compare = "compare",
+    Lookup = "look for it in the source",
+    Trash = "move to the trash",
     Run = "run task",
 }
 
@@ -143,6 +158,21 @@ pub struct Failure {
     pub message: String,
 }
 
+/// Something that a pass found out about an entry and that is no failure: a difference, or what a dry run
+/// would do.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Finding {
+    /// Path relative to the root, as bytes.
+    #[serde(with = "serde_bytes")]
+    pub path: Vec<u8>,
+    /// What it is about: "size", "mode", "would delete" ...
+    pub what: String,
+    /// What should be there, in words.
+    pub expected: String,
+    /// What is there, in words.
+    pub found: String,
+}
+
 /// What one task did: told once, when its effects are done.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Report {
@@ -150,6 +180,8 @@ pub struct Report {
     pub totals: Totals,
     /// Entries that failed.
     pub failures: Vec<Failure>,
+    /// What was found out.
+    pub findings: Vec<Finding>,
     /// The whole job cannot go on, and why.
     pub abort: Option<String>,
 }

@@ -1,5 +1,6 @@
 //! What a copy keeps and how it decides: the part of a job that the user chooses.
 
+use super::{Filter, Timestamp};
 use serde::{Deserialize, Serialize};
 
 /// What is kept and compared. Everything is on by default; each part can be switched off.
@@ -27,6 +28,84 @@ pub struct Policy {
     pub checksum: bool,
     /// Write new files under their final names instead of aside.
     pub direct: bool,
+    /// Only say what would be done.
+    pub dry_run: bool,
+    /// What takes part.
+    pub filter: Filter,
+    /// Entries of the source that did not change after this are taken to be right in the target.
+    pub since: Option<Timestamp>,
+    /// Remove what only the target has.
+    pub delete: Option<DeletePolicy>,
+    /// How large files are cut up.
+    pub chunks: ChunkPolicy,
+    /// How hard a node may work.
+    pub limits: Limits,
+    /// What is verified beyond attributes.
+    pub verify: VerifyPolicy,
+}
+
+/// What only the target has, and what becomes of it.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct DeletePolicy {
+    /// Nothing at all is removed if it would be more.
+    pub max: Option<MaxDelete>,
+    /// Directory on the target's filesystem that takes what is removed, as an absolute path.
+    pub trash: Option<serde_bytes::ByteBuf>,
+    /// What filters leave out is removed as well, instead of protected.
+    pub excluded: bool,
+    /// A source without any entry may empty the target.
+    pub allow_empty_source: bool,
+}
+
+/// How much may be removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum MaxDelete {
+    /// So many entries.
+    Entries(u64),
+    /// So many of a hundred entries of the target, in thousandths of a percent.
+    MilliPercent(u32),
+}
+
+/// How large files are cut up, so that several actors and nodes work on one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChunkPolicy {
+    /// Files of this size and more are cut up, in bytes.
+    pub from_bytes: u64,
+    /// Size of a chunk, in bytes; a multiple of [`CHUNK_ALIGN_BYTES`].
+    pub chunk_bytes: u64,
+}
+
+/// Chunks begin at multiples of this, in bytes: a multiple of every page size and of usual stripes.
+pub const CHUNK_ALIGN_BYTES: u64 = 1 << 20;
+
+impl Default for ChunkPolicy {
+    fn default() -> Self {
+        ChunkPolicy { from_bytes: 1 << 30, chunk_bytes: 256 << 20 }
+    }
+}
+
+/// How hard one node may work on a job; none is no limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Limits {
+    /// Bytes of data a second.
+    pub bytes_per_second: Option<u64>,
+    /// Operations on the two filesystems a second.
+    pub operations_per_second: Option<u64>,
+}
+
+/// What is verified beyond attributes.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct VerifyPolicy {
+    /// Contents too.
+    pub content: bool,
+    /// Of so many files in a million, chosen by their path.
+    pub sample_ppm: u32,
+    /// Read from the medium, and leave nothing in the page cache.
+    pub no_cache: bool,
+    /// Key of every hash in the fingerprint, chosen anew for each job.
+    pub salt: [u8; 32],
+    /// Times are compared and hashed at this granularity, in ns, if it is coarser than the target's own.
+    pub granularity_ns: u32,
 }
 
 impl Default for Policy {
@@ -42,6 +121,13 @@ impl Default for Policy {
             specials: true,
             checksum: false,
             direct: false,
+            dry_run: false,
+            filter: Filter::default(),
+            since: None,
+            delete: None,
+            chunks: ChunkPolicy::default(),
+            limits: Limits::default(),
+            verify: VerifyPolicy::default(),
         }
     }
 }

@@ -4,11 +4,26 @@
 //! was read from a message; and running it twice, even at the same time, gives the same result.
 
 use super::path::{PathError, RelPath, check_name};
-use super::{Kind, Metadata};
+use super::{Kind, Metadata, Timestamp};
 use serde::{Deserialize, Serialize};
 
 /// Most entries in one task.
 pub const MAX_TASK_ENTRIES: usize = 1024;
+
+/// What is known of an entry when its task is posted: bits of a name's tag. Hints, never promises, but for
+/// [`EXTRA`](tag::EXTRA), which chooses what is done.
+pub mod tag {
+    /// The target did not have it before.
+    pub const FRESH: u8 = 1;
+    /// It may have been moved here since the last pass: times in the source say nothing about the target.
+    pub const MOVED: u8 = 2;
+    /// A directory that only the target has.
+    pub const EXTRA: u8 = 4;
+    /// In [`Task::Finish`](super::Task::Finish): working files of dead workers must be looked for.
+    pub const SWEEP: u8 = 8;
+    /// In [`Task::Remove`](super::Task::Remove): a directory.
+    pub const DIRECTORY: u8 = 16;
+}
 
 /// Which actors a task is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -17,7 +32,7 @@ pub enum Queue {
     Dirs,
     /// File actors: the entries themselves.
     Files,
-    /// File actors, once the walk is quiescent: directories' own attributes.
+    /// File actors, once the walk is quiescent: what is removed, and directories' own attributes.
     Finish,
 }
 
@@ -42,8 +57,15 @@ pub enum Task {
     Dirs {
         /// The directory that holds them.
         parent: RelPath,
-        /// Their names; none means `parent` itself (the root). The tag is 1 for a directory that the
-        /// target did not have before: a hint that saves look-ups, never a promise.
+        /// Their names, with bits of [`tag`]; none means `parent` itself (the root).
+        names: Names,
+    },
+    /// Route these entries of a directory, as if it held nothing else. Directories above it are made where they
+    /// are needed.
+    Pick {
+        /// The directory.
+        dir: RelPath,
+        /// What to route.
         names: Names,
     },
     /// Work on entries of one directory.
@@ -52,32 +74,75 @@ pub enum Task {
         dir: RelPath,
         /// What to work on.
         entries: Entries,
-        /// The target directory was made by this job: nothing is expected there. A hint.
-        fresh: bool,
+        /// Bits of [`tag`] for all of them.
+        tag: u8,
+    },
+    /// Work on some chunks of one large file.
+    Chunk {
+        /// The directory.
+        dir: RelPath,
+        /// The file's name, and nothing else.
+        name: Names,
+        /// Which part of it.
+        part: Part,
     },
     /// Give sibling directories their final attributes.
     Finish {
         /// The directory that holds them.
         parent: RelPath,
-        /// Their names. The tag is 1 where working files of dead workers must be looked for.
+        /// Their names.
         names: Names,
     },
+    /// Remove entries of a target directory that the source does not have; and the directory itself, and those
+    /// above, if the source does not have them either and nothing is left in them.
+    Remove {
+        /// The directory.
+        dir: RelPath,
+        /// What to remove.
+        names: Names,
+    },
+}
+
+/// Some chunks of one large file, and which state of the file they belong to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Part {
+    /// Size of the file, in bytes.
+    pub size: u64,
+    /// Its modification time.
+    pub mtime: Timestamp,
+    /// Its change time.
+    pub ctime: Timestamp,
+    /// Its inode number.
+    pub ino: u64,
+    /// Bytes of each chunk but the last.
+    pub chunk_bytes: u64,
+    /// The first chunk, by number.
+    pub first: u64,
+    /// How many.
+    pub count: u64,
+    /// How often the file changed while it was worked on.
+    pub tries: u8,
 }
 
 impl Task {
     /// The queue it belongs to.
     pub fn queue(&self) -> Queue {
         match self {
-            Task::Dirs { .. } => Queue::Dirs,
-            Task::Batch { .. } => Queue::Files,
-            Task::Finish { .. } => Queue::Finish,
+            Task::Dirs { .. } | Task::Pick { .. } => Queue::Dirs,
+            Task::Batch { .. } | Task::Chunk { .. } => Queue::Files,
+            Task::Finish { .. } | Task::Remove { .. } => Queue::Finish,
         }
     }
 
-    /// The directory that it is about, or that holds the ones it is about.
+    /// The directory that it is about, or that holds what it is about.
     pub fn directory(&self) -> &RelPath {
         match self {
-            Task::Dirs { parent: path, .. } | Task::Finish { parent: path, .. } | Task::Batch { dir: path, .. } => path,
+            Task::Dirs { parent: path, .. }
+            | Task::Finish { parent: path, .. }
+            | Task::Pick { dir: path, .. }
+            | Task::Batch { dir: path, .. }
+            | Task::Chunk { dir: path, .. }
+            | Task::Remove { dir: path, .. } => path,
         }
     }
 
@@ -88,14 +153,17 @@ impl Task {
 
     /// Bytes that it holds, for bounds on memory.
     pub fn weight_bytes(&self) -> usize {
-        let (path, held) = match self {
-            Task::Dirs { parent, names } | Task::Finish { parent, names } => (parent, names.packed.capacity()),
-            Task::Batch { dir, entries, .. } => {
-                let attributes = entries.metadata.capacity() * size_of::<Metadata>();
-                (dir, entries.names.packed.capacity() + attributes)
+        let held = match self {
+            Task::Dirs { names, .. }
+            | Task::Finish { names, .. }
+            | Task::Pick { names, .. }
+            | Task::Chunk { name: names, .. }
+            | Task::Remove { names, .. } => names.packed.capacity(),
+            Task::Batch { entries, .. } => {
+                entries.names.packed.capacity() + entries.metadata.capacity() * size_of::<Metadata>()
             }
         };
-        size_of::<Task>() + path.as_bytes().len() + held
+        size_of::<Task>() + self.directory().as_bytes().len() + held
     }
 }
 

@@ -18,13 +18,15 @@ pub fn run_alone(
     spec: &JobSpec,
     row: &PassRow,
     roots: Roots,
+    first: impl IntoIterator<Item = Task>,
     sizes: PoolSizes,
     board: &Arc<Board>,
 ) -> Result<Ended, NodeError> {
     let pass: Arc<dyn Pass> = Arc::from((row.open)(spec, roots, true)?);
     let over = Arc::new(Notify::new());
     let notify = Arc::clone(&over);
-    let broker = Embedded::new(spec.id, Task::root(), Arc::clone(board), Box::new(move || notify.notify_one()));
+    let broker =
+        Embedded::new(spec.id, first, Arc::clone(board), super::gate_of(&pass), Box::new(move || notify.notify_one()));
     let jobs: Arc<dyn Jobs> = Arc::new(OnlyJob(spec.id, Arc::clone(&pass)));
     let work = async {
         let mut signals = Signals::new()?;

@@ -26,18 +26,19 @@ pub fn run_with_fleet(
     spec: &JobSpec,
     row: &PassRow,
     roots: Roots,
+    first: impl IntoIterator<Item = Task>,
     config: &AmqpConfig,
     board: &Arc<Board>,
 ) -> Result<Ended, NodeError> {
     let signalled = watch_signals()?;
-    let pass: Box<dyn Pass> = (row.open)(spec, roots, true)?;
+    let pass: Arc<dyn Pass> = Arc::from((row.open)(spec, roots, true)?);
     pass.mark()?;
     let conclude = || {
         let mut report = Report::default();
         pass.conclude(&mut report);
         board.absorb(report);
     };
-    let submitted = Leader::submit(config, spec.clone(), &Task::root(), Arc::clone(board));
+    let submitted = Leader::submit(config, spec.clone(), first, Arc::clone(board), super::gate_of(&pass));
     let mut leader = submitted.inspect_err(|_| conclude())?;
     // A job that is still on the broker needs its mark: the workers go on, and the next leader takes over.
     let ended = leader.run(&|| signalled.load(Ordering::Relaxed) != 0, &mut |_| {})?;

@@ -88,6 +88,12 @@ impl Jobs for OnlyJob {
     }
 }
 
+/// The pass decides whether the job may go on.
+fn gate_of(pass: &Arc<dyn Pass>) -> crate::broker::Gate {
+    let pass = Arc::clone(pass);
+    Box::new(move |totals| pass.may_finish(totals))
+}
+
 /// Both pools of a process.
 struct Pools {
     dirs: actix::Addr<crate::actor::PoolSupervisor>,

@@ -4,7 +4,7 @@ use super::NodeError;
 use crate::fs::posix::{RootKind, check_roots, kind_of};
 use crate::fs::{self, Options, RootError, Side};
 use crate::model::{JobId, Kind, RelPath, escaped};
-use crate::pass::Roots;
+use crate::pass::{Access, Roots};
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -37,11 +37,12 @@ fn bad(text: String) -> NodeError {
     NodeError::Root(RootError::BadUrl(text))
 }
 
-/// Opens both roots of a job. The target directory is made if it does not exist; its parent is not.
+/// Opens both roots of a job. The target directory is made if it does not exist and the pass makes it; its parent is
+/// not.
 ///
 /// # Errors
 /// A message that names the root and the way out; nothing was touched then.
-pub fn prepare(source: &[u8], target: &[u8], job: JobId) -> Result<Prepared, NodeError> {
+pub fn prepare(source: &[u8], target: &[u8], job: JobId, access: Access) -> Result<Prepared, NodeError> {
     let options = Options { job };
     let (source_adapter, source_path) = fs::adapter_of(source)?;
     let (target_adapter, target_path) = fs::adapter_of(target)?;
@@ -56,8 +57,17 @@ pub fn prepare(source: &[u8], target: &[u8], job: JobId) -> Result<Prepared, Nod
         false
     };
     let there = if posix(target_adapter) { kind_of(target_path)? } else { RootKind::Directory };
+    if single && access != Access::Make {
+        return Err(bad(format!("source {} is no directory: this needs one", escaped(source))));
+    }
     if posix(target_adapter) {
         check_target(target, target_path, there, single)?;
+    }
+    if there == RootKind::Absent && access != Access::Make {
+        return Err(bad(format!(
+            "target {}: no such directory; check the path and whether it is mounted",
+            escaped(target)
+        )));
     }
     if posix(source_adapter) && posix(target_adapter) {
         check_roots(source_path, target_path)?;
@@ -66,7 +76,7 @@ pub fn prepare(source: &[u8], target: &[u8], job: JobId) -> Result<Prepared, Nod
         return prepare_single(source, source_path, target, target_path, there, &options);
     }
     let source = fs::open(source, Side::Source, &options)?;
-    let target = fs::open(target, Side::Target, &options)?;
+    let target = fs::open(target, access.side(), &options)?;
     Ok(Prepared::Tree(Roots { source, target }))
 }
 

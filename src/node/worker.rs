@@ -55,7 +55,7 @@ fn open_job(spec: &JobSpec) -> Result<Box<dyn Pass>, String> {
     if root.ino != spec.source_ino {
         return Err(format!("source {} is not the one that was submitted: mount it", escaped(&spec.source)));
     }
-    let target = fs::open(&spec.target, Side::Target, &options).map_err(|e| format!("target: {e}"))?;
+    let target = fs::open(&spec.target, row.access.side(), &options).map_err(|e| format!("target: {e}"))?;
     (row.open)(spec, Roots { source, target }, false)
         .map_err(|e| format!("target {} does not have the job's mark: mount it ({e})", escaped(&spec.target)))
 }

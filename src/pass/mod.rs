@@ -7,8 +7,8 @@
 pub mod copy;
 
 use crate::broker::{Stopped, Ticket};
-use crate::fs::Filesystem;
-use crate::model::{JobSpec, Report, Task};
+use crate::fs::{Filesystem, Side};
+use crate::model::{JobSpec, Report, Task, Totals};
 use std::sync::Arc;
 
 /// What a task's run is given.
@@ -28,6 +28,14 @@ pub trait Pass: Send + Sync {
     /// # Errors
     /// [`Stopped`], when the job is being ended: the task is not done then.
     fn run(&self, task: &Task, run: &mut Run<'_>) -> Result<(), Stopped>;
+
+    /// Asked where the job is led, once everything has been found and before anything is removed or finished.
+    ///
+    /// # Errors
+    /// Why the job must not go on.
+    fn may_finish(&self, _totals: &Totals) -> Result<(), String> {
+        Ok(())
+    }
 
     /// Marks the target as the job's, so that a node without the right mount can tell.
     ///
@@ -52,16 +60,36 @@ pub struct Roots {
 /// Prepares a pass.
 pub type OpenPass = fn(&JobSpec, Roots, leads: bool) -> Result<Box<dyn Pass>, crate::fs::FsError>;
 
+/// What a pass does with the target's root.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// Makes it, if it is not there, and writes.
+    Make,
+    /// Writes; it must be there.
+    Change,
+    /// Only reads; it must be there.
+    Read,
+}
+
+impl Access {
+    /// How the target's root is opened.
+    pub fn side(self) -> Side {
+        if self == Access::Read { Side::Source } else { Side::Target }
+    }
+}
+
 /// A registry row.
 pub struct PassRow {
     /// The verb on the command line and in job specs.
     pub name: &'static str,
     /// Prepares a pass on this node. `leads` is set where the job was submitted; elsewhere the target must be marked.
     pub open: OpenPass,
+    /// What it does with the target's root.
+    pub access: Access,
 }
 
 /// Every pass.
-pub const PASSES: &[PassRow] = &[PassRow { name: "copy", open: copy::open }];
+pub const PASSES: &[PassRow] = &[PassRow { name: "copy", open: copy::open, access: Access::Make }];
 
 /// The pass of a job, by name.
 pub fn row(name: &str) -> Option<&'static PassRow> {

@@ -1,14 +1,23 @@
 //! The board of one job: totals, the first failures, the phase. Whoever shows progress reads it.
 
-use crate::model::{Failure, Report, Totals};
+use crate::model::{Failure, Finding, Report, Totals};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Failures that are kept for the terminal; all go to the sink.
-pub const FAILURES_SHOWN: usize = 20;
+/// Failures, and findings, that are kept for the terminal; all go to the sink.
+pub const SHOWN: usize = 20;
 
-/// Takes every failure as it happens.
-pub type FailureSink = Box<dyn FnMut(&Failure) + Send>;
+/// What the sink of a board is told.
+#[derive(Debug, Clone, Copy)]
+pub enum Told<'a> {
+    /// An entry failed.
+    Failure(&'a Failure),
+    /// Something was found out about an entry.
+    Finding(&'a Finding),
+}
+
+/// Takes every failure and finding as it happens.
+pub type Sink = Box<dyn FnMut(Told<'_>) + Send>;
 
 /// Things said once at the end or when they happen.
 pub type Notes = Vec<String>;
@@ -22,7 +31,8 @@ pub struct Board {
 struct State {
     totals: Totals,
     failures: Vec<Failure>,
-    sink: FailureSink,
+    findings: Vec<Finding>,
+    sink: Sink,
     walk_over: bool,
     abort: Option<String>,
     notes: Notes,
@@ -37,6 +47,8 @@ pub struct Snapshot {
     pub totals: Totals,
     /// The first failures.
     pub failures: Vec<Failure>,
+    /// The first findings.
+    pub findings: Vec<Finding>,
     /// Everything has been found: `totals.found` is final.
     pub walk_over: bool,
     /// Why the job was ended early, if it was.
@@ -47,10 +59,11 @@ pub struct Snapshot {
 
 impl Board {
     /// A board whose clock starts now.
-    pub fn new(sink: FailureSink) -> Self {
+    pub fn new(sink: Sink) -> Self {
         let state = State {
             totals: Totals::default(),
             failures: Vec::new(),
+            findings: Vec::new(),
             sink,
             walk_over: false,
             abort: None,
@@ -68,9 +81,15 @@ impl Board {
         let mut state = self.lock();
         state.totals.add(&report.totals);
         for failure in report.failures {
-            (state.sink)(&failure);
-            if state.failures.len() < FAILURES_SHOWN {
+            (state.sink)(Told::Failure(&failure));
+            if state.failures.len() < SHOWN {
                 state.failures.push(failure);
+            }
+        }
+        for finding in report.findings {
+            (state.sink)(Told::Finding(&finding));
+            if state.findings.len() < SHOWN {
+                state.findings.push(finding);
             }
         }
         if state.abort.is_none() {
@@ -98,6 +117,7 @@ impl Board {
             elapsed: self.started.elapsed(),
             totals: state.totals,
             failures: state.failures.clone(),
+            findings: state.findings.clone(),
             walk_over: state.walk_over,
             abort: state.abort.clone(),
             notes: state.notes.clone(),

@@ -2,4 +2,4 @@
 
 mod board;
 
-pub use board::{Board, FailureSink, Notes, Snapshot};
+pub use board::{Board, Notes, Sink, Snapshot, Told};

@@ -7,6 +7,7 @@ use super::envelope::{self, JobEvent, Probe, Reply, Results, Standing};
 use super::link::{Heard, Link};
 use super::quiescence::{Look, Verdict, Watch};
 use super::{AmqpConfig, Fleet, Member, Outcome, joblog, topology};
+use crate::broker::Gate;
 use crate::model::{JobId, JobSpec, Queue, escaped};
 use crate::telemetry::Board;
 use lapin::message::Delivery;
@@ -35,6 +36,7 @@ const REPORT_PATIENCE: Duration = Duration::from_secs(30);
 pub(super) struct Memory {
     spec: JobSpec,
     board: Arc<Board>,
+    gate: Gate,
     watch: Watch,
     /// The last report of each session.
     absorbed: HashMap<u64, u64>,
@@ -48,10 +50,11 @@ pub(super) struct Memory {
 }
 
 impl Memory {
-    pub fn new(spec: JobSpec, board: Arc<Board>, config: &AmqpConfig) -> Self {
+    pub fn new(spec: JobSpec, board: Arc<Board>, gate: Gate, config: &AmqpConfig) -> Self {
         Memory {
             spec,
             board,
+            gate,
             watch: Watch::new(config.unnoticed()),
             absorbed: HashMap::new(),
             replies: Vec::new(),
@@ -97,6 +100,10 @@ impl Memory {
                         return Ok(Outcome::Complete);
                     }
                     self.board.set_walk_over();
+                    if let Err(why) = (self.gate)(&self.board.snapshot().totals) {
+                        self.abort = Some(why);
+                        continue;
+                    }
                     joblog::append(&link.out, &JobEvent::Finishing(self.spec.id)).await?;
                     self.watch.enter_finishing();
                     self.pause = SHORT_PAUSE;

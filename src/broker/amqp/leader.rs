@@ -5,6 +5,7 @@ use super::lead::Memory;
 use super::link::Link;
 use super::patience::Patience;
 use super::{AmqpConfig, AmqpError, connection, joblog, topology};
+use crate::broker::Gate;
 use crate::model::{JobId, JobSpec, Queue, Task};
 use crate::telemetry::Board;
 use std::sync::Arc;
@@ -15,6 +16,8 @@ use tokio::runtime::Runtime;
 const ASK_STOP: Duration = Duration::from_millis(50);
 /// A broker that is asked when the job shall stop may take so long to answer: the fleet should hear of it.
 const LAST_WORD: Duration = Duration::from_secs(3);
+/// Weight of the first tasks in one message, in bytes.
+const FIRST_BYTES: usize = 64 << 10;
 /// How often the removal of a job is tried.
 const REMOVE_TRIES: u32 = 5;
 
@@ -69,17 +72,23 @@ pub struct Leader {
 }
 
 impl Leader {
-    /// Makes the queues of a job, posts its first task and tells the fleet. Calls of a leader block, and must
+    /// Makes the queues of a job, posts its first tasks, which are for dir actors, and tells the fleet. Calls of a leader block, and must
     /// not come from an async context.
     ///
     /// # Errors
     /// Any [`AmqpError`]. What was made stays with the broker then; nobody works on it if the job could not be
     /// told to the fleet.
-    pub fn submit(config: &AmqpConfig, spec: JobSpec, first: &Task, board: Arc<Board>) -> Result<Leader, AmqpError> {
+    pub fn submit(
+        config: &AmqpConfig,
+        spec: JobSpec,
+        first: impl IntoIterator<Item = Task>,
+        board: Arc<Board>,
+        gate: Gate,
+    ) -> Result<Leader, AmqpError> {
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(1).thread_name("lead").enable_all().build()?;
-        let link = runtime.block_on(submit(config, &spec, first))?;
-        let memory = Memory::new(spec, board, config);
+        let link = runtime.block_on(submit(config, &spec, first.into_iter()))?;
+        let memory = Memory::new(spec, board, gate, config);
         Ok(Leader { config: config.clone(), runtime, link: Some(link), memory })
     }
 
@@ -155,9 +164,13 @@ async fn remove(config: &AmqpConfig, link: Option<Link>, job: JobId) -> Result<u
     removed.map_err(|e| AmqpError::using(config, &e))
 }
 
-async fn submit(config: &AmqpConfig, spec: &JobSpec, first: &Task) -> Result<Link, AmqpError> {
-    let tasks = TasksRef { job: spec.id, attempts: 0, again: false, tasks: vec![first] };
-    let body = envelope::seal_tasks(&tasks)?;
+async fn submit(config: &AmqpConfig, spec: &JobSpec, first: impl Iterator<Item = Task>) -> Result<Link, AmqpError> {
+    let mut bodies = first_messages(spec.id, first).peekable();
+    if let Some(Err(_)) = bodies.peek()
+        && let Some(Err(e)) = bodies.next()
+    {
+        return Err(e);
+    }
     let connection = connection::open(config, "leader").await?;
     let submitting = async {
         let channel = connection.create_channel().await?;
@@ -166,11 +179,30 @@ async fn submit(config: &AmqpConfig, spec: &JobSpec, first: &Task) -> Result<Lin
         tokio::try_join!(shared, own)?;
         let link = Link::open(connection, spec.id).await?;
         let queue = topology::tasks(spec.id, Queue::Dirs);
-        connection::publish_safely(&link.out, &queue, &body).await?;
+        for body in bodies {
+            let body = body.map_err(|e| lapin::Error::from(std::io::Error::other(e)))?;
+            connection::publish_safely(&link.out, &queue, &body).await?;
+        }
         joblog::append(&link.out, &JobEvent::Submitted(spec.clone())).await?;
         Ok(link)
     };
     submitting.await.map_err(|e| AmqpError::using(config, &e))
+}
+
+/// The messages of a job's first tasks.
+fn first_messages(job: JobId, tasks: impl Iterator<Item = Task>) -> impl Iterator<Item = Result<Vec<u8>, AmqpError>> {
+    let mut tasks = tasks.peekable();
+    std::iter::from_fn(move || {
+        let (mut group, mut bytes) = (Vec::new(), 0);
+        while bytes < FIRST_BYTES
+            && let Some(task) = tasks.next()
+        {
+            bytes += task.weight_bytes();
+            group.push(task);
+        }
+        let message = TasksRef { job, attempts: 0, again: false, tasks: group.iter().collect() };
+        (!group.is_empty()).then(|| envelope::seal_tasks(&message).map_err(AmqpError::from))
+    })
 }
 
 /// A new link; none if the job shall stop before there is one.

@@ -10,7 +10,7 @@ use super::publish;
 use super::run::{Books, Run};
 use super::token::{Settled, merge};
 use super::topology;
-use crate::model::{Failure, Report};
+use crate::model::{Failure, Finding, Report};
 use lapin::Channel;
 use lapin::options::BasicAckOptions;
 use std::collections::BTreeSet;
@@ -100,8 +100,8 @@ async fn tell(run: &Arc<Run>, channel: &Channel, report: Report, idle: bool) -> 
 
 /// Cuts a report so that each part fits into a message; the first part has the totals.
 fn split(report: Report) -> Vec<Report> {
-    let Report { totals, failures, abort } = report;
-    let mut parts = vec![Report { totals, failures: Vec::new(), abort }];
+    let Report { totals, failures, findings, abort } = report;
+    let mut parts = vec![Report { totals, abort, ..Report::default() }];
     let mut bytes = 0;
     for failure in failures {
         if bytes > FAILURES_BYTES {
@@ -111,6 +111,20 @@ fn split(report: Report) -> Vec<Report> {
         bytes += size_of::<Failure>() + failure.path.len() + failure.message.len();
         if let Some(part) = parts.last_mut() {
             part.failures.push(failure);
+        }
+    }
+    for finding in findings {
+        if bytes > FAILURES_BYTES {
+            parts.push(Report::default());
+            bytes = 0;
+        }
+        bytes += size_of::<Finding>()
+            + finding.path.len()
+            + finding.what.len()
+            + finding.expected.len()
+            + finding.found.len();
+        if let Some(part) = parts.last_mut() {
+            part.findings.push(finding);
         }
     }
     parts

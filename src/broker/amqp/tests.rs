@@ -82,7 +82,8 @@ struct Led {
 
 fn lead(config: &AmqpConfig, first: &Task) -> Led {
     let (id, board, stop) = (JobId::random(), board(), Arc::new(AtomicBool::new(false)));
-    let mut leader = Leader::submit(config, spec(id), first, Arc::clone(&board)).unwrap();
+    let mut leader =
+        Leader::submit(config, spec(id), [first.clone()], Arc::clone(&board), Box::new(|_| Ok(()))).unwrap();
     let asked = Arc::clone(&stop);
     let leading = std::thread::spawn(move || {
         let ended = leader.run(&|| asked.load(SeqCst), &mut |_| {}).unwrap();
@@ -404,7 +405,7 @@ fn a_queue_that_is_missing_for_a_while_ends_nothing() {
 fn a_job_can_be_stopped_while_the_broker_is_away_and_removed_when_it_is_back() {
     let proxy = Proxy::new();
     let id = JobId::random();
-    let mut leader = Leader::submit(&proxy.config, spec(id), &Task::root(), board()).unwrap();
+    let mut leader = Leader::submit(&proxy.config, spec(id), [Task::root()], board(), Box::new(|_| Ok(()))).unwrap();
     proxy.away.store(true, SeqCst);
     proxy.cut();
     let begun = Instant::now();

@@ -92,6 +92,7 @@ impl Drop for Token {
 pub(super) fn merge(all: &mut Report, more: Report) {
     all.totals.add(&more.totals);
     all.failures.extend(more.failures);
+    all.findings.extend(more.findings);
     if all.abort.is_none() {
         all.abort = more.abort;
     }

@@ -4,7 +4,7 @@ use super::attributes::{Have, Wanted, apply, apply_new, differs, reads_xattrs, s
 use super::{CopyPass, Pair, Trouble};
 use crate::broker::Stopped;
 use crate::fs::{Class, Dir, FsError, Made, New, SourceFile, Xattrs};
-use crate::model::task::{Entries, Entry};
+use crate::model::task::{Entries, Entry, tag};
 use crate::model::{Kind, Metadata, RelPath, Report, Task, Timestamp, Totals};
 use crate::pass::Run;
 use std::cell::{Cell, RefCell};
@@ -126,7 +126,11 @@ impl CopyPass {
             for e in entries.iter().skip(next.get()) {
                 let _ = rest.push(&e); // was checked when it got here
             }
-            run.borrow_mut().ticket.post(Task::Batch { dir: pair.path.clone(), entries: rest, fresh })
+            run.borrow_mut().ticket.post(Task::Batch {
+                dir: pair.path.clone(),
+                entries: rest,
+                tag: if fresh { tag::FRESH } else { 0 },
+            })
         };
         for (i, e) in entries.iter().enumerate() {
             next.set(i + 1);
@@ -148,7 +152,7 @@ impl CopyPass {
         let mut names = crate::model::task::Names::default();
         let (parent, name) = dir.split_last();
         if let Some(name) = name {
-            let _ = names.push(u8::from(run.redelivered), name);
+            let _ = names.push(if run.redelivered { tag::SWEEP } else { 0 }, name);
         } else if !run.redelivered {
             return Ok(()); // the root's own attributes are always looked at last
         }

@@ -4,7 +4,7 @@ use super::attributes::{self, Have, Wanted, apply};
 use super::{CopyPass, Trouble, failure};
 use crate::broker::Stopped;
 use crate::fs::Dir;
-use crate::model::task::Names;
+use crate::model::task::{Names, tag};
 use crate::model::{Kind, RelPath, Report, Totals};
 use crate::pass::Run;
 
@@ -23,9 +23,14 @@ impl CopyPass {
             }
             return Ok(());
         }
-        for (tag, name) in names.iter() {
-            let done =
-                self.finish_one(pair.source.as_ref(), pair.target.as_ref(), name, tag == 1, &mut run.report.totals);
+        for (bits, name) in names.iter() {
+            let done = self.finish_one(
+                pair.source.as_ref(),
+                pair.target.as_ref(),
+                name,
+                bits & tag::SWEEP != 0,
+                &mut run.report.totals,
+            );
             match done {
                 Ok(()) => {}
                 Err(trouble) if trouble.is_vanished() => {}

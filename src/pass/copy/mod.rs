@@ -15,6 +15,7 @@ use self::work::Work;
 use super::{Pass, Roots, Run};
 use crate::broker::Stopped;
 use crate::fs::{Class, Dir, FsError, Made, Traits};
+use crate::model::task::tag;
 use crate::model::{Failure, JobSpec, Operation, Policy, RelPath, Report, Task, escaped};
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -173,8 +174,13 @@ impl Pass for CopyPass {
     fn run(&self, task: &Task, run: &mut Run<'_>) -> Result<(), Stopped> {
         match task {
             Task::Dirs { parent, names } => self.walk(parent, names, run),
-            Task::Batch { dir, entries, fresh } => self.batch(dir, entries, *fresh, run),
+            Task::Batch { dir, entries, tag } => self.batch(dir, entries, tag & tag::FRESH != 0, run),
             Task::Finish { parent, names } => self.finish(parent, names, run),
+            Task::Pick { .. } | Task::Chunk { .. } | Task::Remove { .. } => self.fail(
+                task.directory().as_bytes().to_vec(),
+                Trouble::Target(FsError { operation: Operation::Run, errno: libc::ENOSYS }),
+                run,
+            ),
         }
     }
 

@@ -4,7 +4,7 @@ use super::attributes::{Wanted, differs};
 use super::{CopyPass, Pair, Trouble, reopen_dir};
 use crate::broker::Stopped;
 use crate::fs::{Dir, FsError, Made, aside};
-use crate::model::task::{Entries, Entry, MAX_TASK_ENTRIES, Names};
+use crate::model::task::{Entries, Entry, MAX_TASK_ENTRIES, Names, tag};
 use crate::model::{Kind, Metadata, Operation, Queue, RelPath, Task, check_name};
 use crate::pass::Run;
 
@@ -56,7 +56,7 @@ impl Outbox<'_> {
         self.entries_bytes = 0;
         self.posted_entries = true;
         let entries = std::mem::take(&mut self.entries);
-        run.ticket.post(Task::Batch { dir: self.path.clone(), entries, fresh: self.fresh })
+        run.ticket.post(Task::Batch { dir: self.path.clone(), entries, tag: if self.fresh { tag::FRESH } else { 0 } })
     }
 }
 
@@ -80,19 +80,19 @@ impl CopyPass {
         }
         let mut finish = Names::default();
         let mut rest = names.iter().enumerate();
-        while let Some((i, (tag, name))) = rest.next() {
+        while let Some((i, (bits, name))) = rest.next() {
             if i > 0 && run.ticket.is_hungry(Queue::Dirs) {
                 let mut given = Names::default();
-                for (tag, name) in std::iter::once((tag, name)).chain(rest.by_ref().map(|(_, n)| n)) {
-                    let _ = given.push(tag, name); // was checked when it got here
+                for (bits, name) in std::iter::once((bits, name)).chain(rest.by_ref().map(|(_, n)| n)) {
+                    let _ = given.push(bits, name); // was checked when it got here
                 }
                 run.ticket.post(Task::Dirs { parent: parent.clone(), names: given })?;
                 break;
             }
-            match self.walk_child(&pair, name, tag == 1 && !run.redelivered, run)? {
+            match self.walk_child(&pair, name, bits & tag::FRESH != 0 && !run.redelivered, run)? {
                 Ok(changed) => {
                     if changed || run.redelivered {
-                        let _ = finish.push(u8::from(run.redelivered), name);
+                        let _ = finish.push(if run.redelivered { tag::SWEEP } else { 0 }, name);
                     }
                 }
                 Err(trouble) => self.fail(parent.display_join(name), trouble, run)?,
@@ -131,7 +131,7 @@ impl CopyPass {
             Err(e) if e.class() == crate::fs::Class::OtherKind => {
                 let mut entries = Entries::default();
                 let _ = entries.push(&Entry { name, kind: None, metadata: None });
-                run.ticket.post(Task::Batch { dir: parent.path.clone(), entries, fresh: false })?;
+                run.ticket.post(Task::Batch { dir: parent.path.clone(), entries, tag: 0 })?;
                 return Ok(Ok(true));
             }
             Err(e) => return Ok(Err(Trouble::Source(e))),
@@ -238,7 +238,7 @@ impl CopyPass {
             Err(e) => return self.fail(pair.path.display_join(name), Trouble::Target(e), run),
         };
         let is_new = made == Made::New;
-        let _ = out.dirs.push(u8::from(is_new), name); // was checked above
+        let _ = out.dirs.push(if is_new { tag::FRESH } else { 0 }, name); // was checked above
         if is_new {
             out.made_any = true;
             let _ = out.made.push(0, name);
