@@ -15,7 +15,7 @@ pub const MAX_TASK_ENTRIES: usize = 1024;
 pub mod tag {
     /// The target did not have it before.
     pub const FRESH: u8 = 1;
-    /// It may have been moved here since the last pass: times in the source say nothing about the target.
+    /// The directory that holds it changed since the last pass: it may have been moved here.
     pub const MOVED: u8 = 2;
     /// A directory that only the target has.
     pub const EXTRA: u8 = 4;
@@ -23,6 +23,8 @@ pub mod tag {
     pub const SWEEP: u8 = 8;
     /// In [`Task::Remove`](super::Task::Remove): a directory.
     pub const DIRECTORY: u8 = 16;
+    /// Times in the source say nothing about the target, for it and for everything below it.
+    pub const ALL: u8 = 32;
 }
 
 /// Which actors a task is for.

@@ -1,6 +1,7 @@
 //! Entries that are no directories: compare, then copy, update or leave alone.
 
 use super::attributes::{Have, Wanted, apply, apply_new, differs, reads_xattrs, same_mtime, wanted};
+use super::walk::is_older;
 use super::{CopyPass, Pair, Trouble};
 use crate::broker::Stopped;
 use crate::fs::{Class, Dir, FsError, Made, New, SourceFile, Xattrs};
@@ -92,19 +93,69 @@ impl From<Stopped> for End {
 
 impl CopyPass {
     /// Works on the entries of one directory.
-    pub(super) fn batch(
-        &self,
-        dir: &RelPath,
-        entries: &Entries,
-        fresh: bool,
-        run: &mut Run<'_>,
-    ) -> Result<(), Stopped> {
+    pub(super) fn batch(&self, dir: &RelPath, entries: &Entries, bits: u8, run: &mut Run<'_>) -> Result<(), Stopped> {
+        let fresh = bits & tag::FRESH != 0;
+        if let Some(since) = self.policy.since
+            && bits & tag::ALL == 0
+            && !run.redelivered
+        {
+            let Some(changed) = self.changed_since(dir, entries, since, run)? else { return Ok(()) };
+            return self.batch(dir, &changed, bits | tag::ALL, run);
+        }
         let pair = match self.open_pair(dir) {
             Ok(pair) => pair,
             Err(trouble) => return entries.iter().try_for_each(|e| self.fail(dir.display_join(e.name), trouble, run)),
         };
         let changed = self.batch_in(&pair, entries, fresh && !run.redelivered, &RefCell::new(&mut *run))?;
         self.finish_later(dir, changed && !fresh, run)
+    }
+
+    /// The entries that changed since then, by the source alone; none if that is none of them.
+    fn changed_since(
+        &self,
+        dir: &RelPath,
+        entries: &Entries,
+        since: Timestamp,
+        run: &mut Run<'_>,
+    ) -> Result<Option<Entries>, Stopped> {
+        let source = match self.roots.source.open_dir(dir) {
+            Ok(source) => source,
+            Err(e) => {
+                entries
+                    .iter()
+                    .try_for_each(|entry| self.fail(dir.display_join(entry.name), Trouble::Source(e), run))?;
+                return Ok(None);
+            }
+        };
+        let mut changed = Entries::default();
+        for entry in entries.iter() {
+            let metadata = match entry.metadata {
+                Some(m) => Ok(m),
+                None => source.stat(entry.name),
+            };
+            match metadata {
+                Ok(m) if m.kind != Kind::Directory && is_older(&m, since) => self.count_unchanged(&m, run),
+                Ok(m) => drop(changed.push(&Entry { metadata: Some(m), kind: Some(m.kind), ..entry })),
+                Err(e) => self.fail(dir.display_join(entry.name), Trouble::Source(e), run)?,
+            }
+        }
+        Ok((!changed.is_empty()).then_some(changed))
+    }
+
+    fn count_unchanged(&self, source: &Metadata, run: &mut Run<'_>) {
+        let totals = &mut run.report.totals;
+        if self.is_filtered(source) {
+            totals.filtered += 1;
+        } else {
+            totals.unchanged += 1;
+            count_kind(totals, source);
+        }
+    }
+
+    /// Is an entry left out, by its attributes?
+    fn is_filtered(&self, source: &Metadata) -> bool {
+        let special = !matches!(source.kind, Kind::File | Kind::Symlink | Kind::Directory);
+        special && !self.policy.specials || source.kind != Kind::Directory && !self.matcher.takes_metadata(source)
     }
 
     /// True if the target directory was changed.
@@ -145,7 +196,7 @@ impl CopyPass {
     }
 
     /// The directory was changed, so its times must be set again; or a dead worker may have left files in it.
-    fn finish_later(&self, dir: &RelPath, changed: bool, run: &mut Run<'_>) -> Result<(), Stopped> {
+    pub(super) fn finish_later(&self, dir: &RelPath, changed: bool, run: &mut Run<'_>) -> Result<(), Stopped> {
         if !changed && !run.redelivered {
             return Ok(());
         }
@@ -203,6 +254,7 @@ impl CopyPass {
     fn try_entry(&self, job: &Job<'_, '_, '_>, entry: &Entry<'_>) -> Result<Outcome, End> {
         if entry.kind == Some(Kind::File)
             && job.fresh
+            && !self.matcher.needs_metadata()
             && let Some(outcome) = self.copy_file(job, false, true)?
         {
             return Ok(outcome);
@@ -211,7 +263,7 @@ impl CopyPass {
             Some(m) => m,
             None => job.pair.source.stat(job.names.source).map_err(Trouble::Source)?,
         };
-        if !matches!(source.kind, Kind::File | Kind::Symlink | Kind::Directory) && !self.policy.specials {
+        if self.is_filtered(&source) {
             return Ok(Outcome::Filtered);
         }
         if source.kind == Kind::Directory {
@@ -227,7 +279,7 @@ impl CopyPass {
     fn became_directory(&self, job: &Job<'_, '_, '_>) -> Result<Outcome, End> {
         job.pair.target.make_dir(job.names.target).map_err(Trouble::Target)?;
         let mut names = crate::model::task::Names::default();
-        let _ = names.push(0, job.names.source);
+        let _ = names.push(tag::ALL, job.names.source);
         job.run.borrow_mut().ticket.post(Task::Dirs { parent: job.pair.path.clone(), names })?;
         // The directory itself is counted when it is listed.
         job.run.borrow_mut().report.totals.found += 1;

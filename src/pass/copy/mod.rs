@@ -7,6 +7,7 @@ mod attributes;
 mod entry;
 mod finish;
 mod links;
+mod pick;
 mod walk;
 mod work;
 
@@ -15,7 +16,7 @@ use self::work::Work;
 use super::{Pass, Roots, Run};
 use crate::broker::Stopped;
 use crate::fs::{Class, Dir, FsError, Made, Traits};
-use crate::model::task::tag;
+use crate::model::filter::Matcher;
 use crate::model::{Failure, JobSpec, Operation, Policy, RelPath, Report, Task, escaped};
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -30,6 +31,8 @@ pub struct CopyPass {
     target: Traits,
     /// Device and inode of the target's root: never walked into as a part of the source.
     target_root: (u64, u64),
+    source_dev: u64,
+    matcher: Matcher,
     work: Work,
     links: Links,
     full: AtomicU32,
@@ -92,7 +95,12 @@ impl CopyPass {
             work.join()?;
         }
         Ok(CopyPass {
+            matcher: Matcher::new(&spec.policy.filter).map_err(|e| {
+                tracing::error!(error = %e, "the job's filter");
+                FsError { operation: Operation::Run, errno: libc::EINVAL }
+            })?,
             policy: spec.policy.clone(),
+            source_dev,
             target: roots.target.traits(),
             target_root: (root.dev, root.ino),
             links: Links::new(source_dev),
@@ -174,9 +182,10 @@ impl Pass for CopyPass {
     fn run(&self, task: &Task, run: &mut Run<'_>) -> Result<(), Stopped> {
         match task {
             Task::Dirs { parent, names } => self.walk(parent, names, run),
-            Task::Batch { dir, entries, tag } => self.batch(dir, entries, tag & tag::FRESH != 0, run),
+            Task::Batch { dir, entries, tag } => self.batch(dir, entries, *tag, run),
             Task::Finish { parent, names } => self.finish(parent, names, run),
-            Task::Pick { .. } | Task::Chunk { .. } | Task::Remove { .. } => self.fail(
+            Task::Pick { dir, names } => self.pick(dir, names, run),
+            Task::Chunk { .. } | Task::Remove { .. } => self.fail(
                 task.directory().as_bytes().to_vec(),
                 Trouble::Target(FsError { operation: Operation::Run, errno: libc::ENOSYS }),
                 run,

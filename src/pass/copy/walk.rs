@@ -5,8 +5,9 @@ use super::{CopyPass, Pair, Trouble, reopen_dir};
 use crate::broker::Stopped;
 use crate::fs::{Dir, FsError, Made, aside};
 use crate::model::task::{Entries, Entry, MAX_TASK_ENTRIES, Names, tag};
-use crate::model::{Kind, Metadata, Operation, Queue, RelPath, Task, check_name};
-use crate::pass::Run;
+use crate::model::{Kind, Metadata, Operation, Queue, RelPath, Task, Timestamp, check_name};
+use crate::pass::{Roots, Run};
+use std::cell::OnceCell;
 
 /// Sibling directories in one task: few messages, yet enough tasks to share out.
 const GROUP: usize = 32;
@@ -22,10 +23,29 @@ struct Looked {
     empty: bool,
 }
 
-/// What has been listed and not been posted yet.
-struct Outbox<'a> {
-    path: &'a RelPath,
+/// How a directory is gone through.
+#[derive(Debug, Clone, Copy)]
+struct View {
+    /// The target has nothing here: a hint.
     fresh: bool,
+    /// Times in the source say nothing about what the target has.
+    all: bool,
+}
+
+impl View {
+    fn of(bits: u8, redelivered: bool) -> Self {
+        // Who worked on it before may have made directories, and died before anything was in them.
+        View { fresh: bits & tag::FRESH != 0 && !redelivered, all: bits & tag::ALL != 0 || redelivered }
+    }
+}
+
+/// What has been listed and not been posted yet.
+pub(super) struct Outbox<'a> {
+    path: &'a RelPath,
+    /// For batches.
+    tag: u8,
+    /// For child directories.
+    child_tag: u8,
     dirs: Names,
     made: Names,
     entries: Entries,
@@ -34,7 +54,21 @@ struct Outbox<'a> {
     posted_entries: bool,
 }
 
-impl Outbox<'_> {
+impl<'a> Outbox<'a> {
+    pub(super) fn new(path: &'a RelPath, tag: u8, child_tag: u8) -> Self {
+        Outbox {
+            path,
+            tag,
+            child_tag,
+            dirs: Names::default(),
+            made: Names::default(),
+            entries: Entries::default(),
+            entries_bytes: 0,
+            made_any: false,
+            posted_entries: false,
+        }
+    }
+
     fn post_dirs(&mut self, run: &mut Run<'_>) -> Result<(), Stopped> {
         if self.dirs.is_empty() {
             return Ok(());
@@ -56,28 +90,55 @@ impl Outbox<'_> {
         self.entries_bytes = 0;
         self.posted_entries = true;
         let entries = std::mem::take(&mut self.entries);
-        run.ticket.post(Task::Batch { dir: self.path.clone(), entries, tag: if self.fresh { tag::FRESH } else { 0 } })
+        run.ticket.post(Task::Batch { dir: self.path.clone(), entries, tag: self.tag })
+    }
+
+    pub(super) fn post_all(&mut self, run: &mut Run<'_>) -> Result<(), Stopped> {
+        self.post_entries(run)?;
+        self.post_made(run)?;
+        self.post_dirs(run)
+    }
+
+    /// Was something made in a directory that may have been there before?
+    pub(super) fn changed(&self) -> bool {
+        self.made_any
+    }
+
+    pub(super) fn add_entry(&mut self, entry: &Entry<'_>, run: &mut Run<'_>) -> Result<(), Stopped> {
+        let _ = self.entries.push(entry); // was checked before
+        self.entries_bytes += entry.metadata.map_or(0, |m| m.size);
+        if self.entries.len() >= MAX_TASK_ENTRIES || self.entries_bytes >= BATCH_BYTES {
+            self.post_entries(run)
+        } else {
+            Ok(())
+        }
+    }
+
+    fn add_dir(&mut self, name: &[u8], made: bool, run: &mut Run<'_>) -> Result<(), Stopped> {
+        let fresh = if made { tag::FRESH | tag::ALL } else { 0 };
+        let _ = self.dirs.push(fresh | self.child_tag, name); // was checked before
+        if made {
+            self.made_any = true;
+            let _ = self.made.push(0, name);
+            if self.made.len() >= MAX_TASK_ENTRIES {
+                self.post_made(run)?;
+            }
+        }
+        if self.dirs.len() >= GROUP { self.post_dirs(run) } else { Ok(()) }
     }
 }
 
 impl CopyPass {
     /// Lists sibling directories one after the other; what is left goes back when another actor has nothing to do.
     pub(super) fn walk(&self, parent: &RelPath, names: &Names, run: &mut Run<'_>) -> Result<(), Stopped> {
-        let pair = match self.open_pair(parent) {
-            Ok(pair) => pair,
-            Err(trouble) => return self.walk_failed(parent, names, trouble, run),
+        let source = match self.roots.source.open_dir(parent) {
+            Ok(source) => source,
+            Err(e) => return self.walk_failed(parent, names, Trouble::Source(e), run),
         };
         if names.is_empty() {
-            run.report.totals.found += 1;
-            match self.list(&pair, false, run)? {
-                Ok(changed) => count_directory(false, changed, run),
-                Err(trouble) => self.fail(Vec::new(), trouble, run)?,
-            }
-            if run.redelivered {
-                run.ticket.post(Task::Finish { parent: parent.clone(), names: Names::default() })?;
-            }
-            return Ok(());
+            return self.walk_root(source, run);
         }
+        let parent = Opened { path: parent, source, target: OnceCell::new(), roots: &self.roots };
         let mut finish = Names::default();
         let mut rest = names.iter().enumerate();
         while let Some((i, (bits, name))) = rest.next() {
@@ -86,19 +147,40 @@ impl CopyPass {
                 for (bits, name) in std::iter::once((bits, name)).chain(rest.by_ref().map(|(_, n)| n)) {
                     let _ = given.push(bits, name); // was checked when it got here
                 }
-                run.ticket.post(Task::Dirs { parent: parent.clone(), names: given })?;
+                run.ticket.post(Task::Dirs { parent: parent.path.clone(), names: given })?;
                 break;
             }
-            match self.walk_child(&pair, name, bits & tag::FRESH != 0 && !run.redelivered, run)? {
+            match self.walk_child(&parent, name, bits, run)? {
                 Ok(changed) => {
                     if changed || run.redelivered {
                         let _ = finish.push(if run.redelivered { tag::SWEEP } else { 0 }, name);
                     }
                 }
-                Err(trouble) => self.fail(parent.display_join(name), trouble, run)?,
+                Err(trouble) => self.fail(parent.path.display_join(name), trouble, run)?,
             }
         }
-        if finish.is_empty() { Ok(()) } else { run.ticket.post(Task::Finish { parent: parent.clone(), names: finish }) }
+        if finish.is_empty() {
+            Ok(())
+        } else {
+            run.ticket.post(Task::Finish { parent: parent.path.clone(), names: finish })
+        }
+    }
+
+    fn walk_root(&self, source: Box<dyn Dir>, run: &mut Run<'_>) -> Result<(), Stopped> {
+        run.report.totals.found += 1;
+        let path = RelPath::root();
+        let view = View::of(0, run.redelivered);
+        match self.roots.target.open_dir(&path) {
+            Ok(target) => match self.list(&Pair { path, source, target }, view, run)? {
+                Ok(changed) => count_directory(false, changed, run),
+                Err(trouble) => self.fail(Vec::new(), trouble, run)?,
+            },
+            Err(e) => return self.fail(Vec::new(), Trouble::Target(e), run),
+        }
+        if run.redelivered {
+            run.ticket.post(Task::Finish { parent: RelPath::root(), names: Names::default() })?;
+        }
+        Ok(())
     }
 
     fn walk_failed(&self, parent: &RelPath, names: &Names, trouble: Trouble, run: &mut Run<'_>) -> Result<(), Stopped> {
@@ -111,9 +193,9 @@ impl CopyPass {
     /// One child directory. True if its attributes must be set at the end and nobody has seen to that yet.
     fn walk_child(
         &self,
-        parent: &Pair,
+        parent: &Opened<'_>,
         name: &[u8],
-        fresh: bool,
+        bits: u8,
         run: &mut Run<'_>,
     ) -> Result<Result<bool, Trouble>, Stopped> {
         let path = match parent.path.join(name) {
@@ -131,56 +213,108 @@ impl CopyPass {
             Err(e) if e.class() == crate::fs::Class::OtherKind => {
                 let mut entries = Entries::default();
                 let _ = entries.push(&Entry { name, kind: None, metadata: None });
-                run.ticket.post(Task::Batch { dir: parent.path.clone(), entries, tag: 0 })?;
+                run.ticket.post(Task::Batch { dir: parent.path.clone(), entries, tag: tag::ALL })?;
                 return Ok(Ok(true));
             }
             Err(e) => return Ok(Err(Trouble::Source(e))),
         };
-        let (target, made) = match reopen_dir(parent.target.as_ref(), name) {
+        let mut view = View::of(bits, run.redelivered);
+        if !view.all
+            && let Some(since) = self.policy.since
+        {
+            match source.metadata() {
+                Ok(m) if is_older(&m, since) => return self.list_unchanged(&path, source.as_ref(), &m, run),
+                // Moved here, perhaps: what is in it may be older than its place.
+                Ok(_) => view.all = bits & tag::MOVED != 0,
+                Err(e) => return Ok(Err(Trouble::Source(e))),
+            }
+        }
+        let target = parent.target().and_then(|target| reopen_dir(target, name));
+        let (target, made) = match target {
             Ok(opened) => opened,
             Err(e) => return Ok(Err(Trouble::Target(e))),
         };
         let pair = Pair { path, source, target };
-        let fresh = fresh || made == Made::New;
-        Ok(self.list(&pair, fresh, run)?.map(|changed| {
-            count_directory(fresh, changed, run);
+        view.fresh |= made == Made::New;
+        view.all |= view.fresh;
+        Ok(self.list(&pair, view, run)?.map(|changed| {
+            count_directory(view.fresh, changed, run);
             changed || made == Made::New
+        }))
+    }
+
+    /// A directory that did not change since the last pass: the target is not looked at, only what changed of
+    /// itself in the source is worked on, and directories below are gone through.
+    fn list_unchanged(
+        &self,
+        path: &RelPath,
+        source: &dyn Dir,
+        metadata: &Metadata,
+        run: &mut Run<'_>,
+    ) -> Result<Result<bool, Trouble>, Stopped> {
+        let listed = match self.is_entered(path, metadata) {
+            Ok(true) => {
+                let mut out = Outbox::new(path, 0, 0);
+                let route = |entry: &Entry<'_>, run: &mut Run<'_>| match self.kind(path, source, entry, run)? {
+                    None => Ok(()),
+                    Some(Kind::Directory) => out.add_dir(entry.name, false, run),
+                    Some(_) => out.add_entry(entry, run),
+                };
+                let listed = list_with(source, route, run)?;
+                out.post_all(run)?;
+                listed
+            }
+            Ok(false) => Ok(()),
+            Err(e) => Err(e),
+        };
+        Ok(listed.map_err(Trouble::Source).map(|()| {
+            count_directory(false, false, run);
+            false
         }))
     }
 
     /// Lists one directory and posts what is in it. True if an existing target directory must be finished.
     /// What goes wrong with the directory itself does not keep what is in it from being worked on.
-    fn list(&self, pair: &Pair, fresh: bool, run: &mut Run<'_>) -> Result<Result<bool, Trouble>, Stopped> {
-        let looked = self.source_apart(pair).and_then(|source| {
-            if fresh { Ok(Looked { changed: false, empty: true }) } else { self.look_at_dirs(pair, source, run) }
-        });
-        if let Err(Trouble::Source(e)) = looked
-            && e.errno == libc::EDEADLK
-        {
-            return Ok(Err(Trouble::Source(e)));
-        }
-        let mut out = Outbox {
-            path: &pair.path,
-            fresh: matches!(looked, Ok(Looked { empty: true, .. })),
-            dirs: Names::default(),
-            made: Names::default(),
-            entries: Entries::default(),
-            entries_bytes: 0,
-            made_any: false,
-            posted_entries: false,
+    fn list(&self, pair: &Pair, view: View, run: &mut Run<'_>) -> Result<Result<bool, Trouble>, Stopped> {
+        let source = match self.source_apart(pair) {
+            Ok(source) => source,
+            Err(Trouble::Source(e)) if e.errno == libc::EDEADLK => return Ok(Err(Trouble::Source(e))),
+            Err(trouble) => return self.list_on(pair, view, Err(trouble), run),
         };
-        let mut stopped = Ok(());
-        let listed = pair.source.list(&mut |entry| {
-            if stopped.is_ok() {
-                stopped = self.route(pair, &entry, &mut out, run);
-            }
-        });
-        stopped?;
-        out.post_entries(run)?;
-        out.post_made(run)?;
-        out.post_dirs(run)?;
+        match self.is_entered(&pair.path, &source) {
+            Ok(true) => {}
+            Ok(false) if view.fresh => return Ok(Ok(false)),
+            Ok(false) => return Ok(self.look_at_dirs(pair, source, run).map(|looked| looked.changed)),
+            Err(e) => return Ok(Err(Trouble::Source(e))),
+        }
+        let looked =
+            if view.fresh { Ok(Looked { changed: false, empty: true }) } else { self.look_at_dirs(pair, source, run) };
+        self.list_on(pair, view, looked, run)
+    }
+
+    fn list_on(
+        &self,
+        pair: &Pair,
+        view: View,
+        looked: Result<Looked, Trouble>,
+        run: &mut Run<'_>,
+    ) -> Result<Result<bool, Trouble>, Stopped> {
+        let empty = matches!(looked, Ok(Looked { empty: true, .. }));
+        // What is in a directory that changed since the last pass may have been moved here: it is compared in full.
+        let child_tag = if view.all { tag::ALL } else { tag::MOVED };
+        let mut out = Outbox::new(&pair.path, tag::ALL | if empty { tag::FRESH } else { 0 }, child_tag);
+        let listed = list_with(
+            pair.source.as_ref(),
+            |entry, run| match self.kind(&pair.path, pair.source.as_ref(), entry, run)? {
+                None => Ok(()),
+                Some(Kind::Directory) => self.route_dir(pair, entry.name, &mut out, run),
+                Some(_) => out.add_entry(entry, run),
+            },
+            run,
+        )?;
+        out.post_all(run)?;
         // In a directory that was made by its parent's listing, that has seen to its end already.
-        let changed = !fresh && (out.made_any || out.posted_entries && out.fresh);
+        let changed = !view.fresh && (out.made_any || out.posted_entries && empty);
         Ok(listed.map_err(Trouble::Source).and(looked).map(|looked| looked.changed || changed))
     }
 
@@ -211,42 +345,59 @@ impl CopyPass {
         Ok(source)
     }
 
-    fn route(&self, pair: &Pair, entry: &Entry<'_>, out: &mut Outbox<'_>, run: &mut Run<'_>) -> Result<(), Stopped> {
+    /// Is what is in a directory of the source this job's business? Not below the deepest level, nor on another
+    /// filesystem if there shall be only one.
+    fn is_entered(&self, path: &RelPath, source: &Metadata) -> Result<bool, FsError> {
+        Ok(self.matcher.enters(path) && !(self.matcher.one_file_system() && source.dev != self.source_dev))
+    }
+
+    /// Counts an entry of the source. Its kind, if it takes part.
+    pub(super) fn kind(
+        &self,
+        path: &RelPath,
+        source: &dyn Dir,
+        entry: &Entry<'_>,
+        run: &mut Run<'_>,
+    ) -> Result<Option<Kind>, Stopped> {
         run.report.totals.found += 1;
-        if aside::job_of(entry.name).is_some() || (pair.path.is_root() && entry.name == aside::WORK_DIR) {
+        if aside::job_of(entry.name).is_some() || (path.is_root() && entry.name == aside::WORK_DIR) {
             // The source was a target once: working files are nobody's data.
             run.report.totals.filtered += 1;
-            return Ok(());
+            return Ok(None);
         }
         if check_name(entry.name).is_err() {
             let error = FsError { operation: Operation::List, errno: libc::ENAMETOOLONG };
-            return self.fail(pair.path.display_join(entry.name), Trouble::Source(error), run);
+            self.fail(path.display_join(entry.name), Trouble::Source(error), run)?;
+            return Ok(None);
         }
         let kind = match entry.kind {
             Some(kind) => kind,
-            None => match pair.source.stat(entry.name) {
+            None => match source.stat(entry.name) {
                 Ok(m) => m.kind,
-                Err(e) => return self.fail(pair.path.display_join(entry.name), Trouble::Source(e), run),
+                Err(e) => {
+                    self.fail(path.display_join(entry.name), Trouble::Source(e), run)?;
+                    return Ok(None);
+                }
             },
         };
-        if kind == Kind::Directory { self.route_dir(pair, entry.name, out, run) } else { route_entry(entry, out, run) }
+        if !self.matcher.takes(path, entry.name, kind) {
+            run.report.totals.filtered += 1;
+            return Ok(None);
+        }
+        Ok(Some(kind))
     }
 
-    fn route_dir(&self, pair: &Pair, name: &[u8], out: &mut Outbox<'_>, run: &mut Run<'_>) -> Result<(), Stopped> {
-        let made = match pair.target.make_dir(name) {
-            Ok(made) => made,
-            Err(e) => return self.fail(pair.path.display_join(name), Trouble::Target(e), run),
-        };
-        let is_new = made == Made::New;
-        let _ = out.dirs.push(if is_new { tag::FRESH } else { 0 }, name); // was checked above
-        if is_new {
-            out.made_any = true;
-            let _ = out.made.push(0, name);
-            if out.made.len() >= MAX_TASK_ENTRIES {
-                out.post_made(run)?;
-            }
+    pub(super) fn route_dir(
+        &self,
+        pair: &Pair,
+        name: &[u8],
+        out: &mut Outbox<'_>,
+        run: &mut Run<'_>,
+    ) -> Result<(), Stopped> {
+        match pair.target.make_dir(name) {
+            Ok(made) => out.add_dir(name, made == Made::New, run),
+            Err(e) => self.fail(pair.path.display_join(name), Trouble::Target(e), run),
         }
-        if out.dirs.len() >= GROUP { out.post_dirs(run) } else { Ok(()) }
     }
 
     /// A directory's own extended attributes, if the policy has use for them.
@@ -255,14 +406,42 @@ impl CopyPass {
     }
 }
 
-fn route_entry(entry: &Entry<'_>, out: &mut Outbox<'_>, run: &mut Run<'_>) -> Result<(), Stopped> {
-    let _ = out.entries.push(entry); // was checked above
-    out.entries_bytes += entry.metadata.map_or(0, |m| m.size);
-    if out.entries.len() >= MAX_TASK_ENTRIES || out.entries_bytes >= BATCH_BYTES {
-        out.post_entries(run)
-    } else {
-        Ok(())
+/// A directory of the source whose copy is opened when it is needed.
+struct Opened<'a> {
+    path: &'a RelPath,
+    source: Box<dyn Dir>,
+    target: OnceCell<Box<dyn Dir>>,
+    roots: &'a Roots,
+}
+
+impl Opened<'_> {
+    fn target(&self) -> Result<&dyn Dir, FsError> {
+        if self.target.get().is_none() {
+            let _ = self.target.set(self.roots.target.open_dir(self.path)?); // nobody else sets it
+        }
+        self.target.get().map(AsRef::as_ref).ok_or(FsError { operation: Operation::OpenDirectory, errno: libc::ENOENT })
     }
+}
+
+/// Did neither the inode nor its contents change since then? An inode with several names is never taken to be so:
+/// one of them may have come here with a directory that was moved.
+pub(super) fn is_older(m: &Metadata, since: Timestamp) -> bool {
+    m.ctime < since && m.mtime < since && (m.nlink == 1 || m.kind == Kind::Directory)
+}
+
+/// Streams a listing through something that may have to stop.
+fn list_with(
+    dir: &dyn Dir,
+    mut each: impl FnMut(&Entry<'_>, &mut Run<'_>) -> Result<(), Stopped>,
+    run: &mut Run<'_>,
+) -> Result<Result<(), FsError>, Stopped> {
+    let mut stopped = Ok(());
+    let listed = dir.list(&mut |entry| {
+        if stopped.is_ok() {
+            stopped = each(&entry, run);
+        }
+    });
+    stopped.map(|()| listed)
 }
 
 fn count_directory(fresh: bool, changed: bool, run: &mut Run<'_>) {

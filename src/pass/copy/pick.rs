@@ -1,0 +1,120 @@
+//! Entries that were named one by one: routed as a listing would, in directories that are made for them.
+
+use super::walk::Outbox;
+use super::{CopyPass, Pair, Trouble, reopen_dir};
+use crate::broker::Stopped;
+use crate::fs::{FsError, Made};
+use crate::model::task::{Entry, Names, tag};
+use crate::model::{Kind, RelPath, Task};
+use crate::pass::Run;
+
+impl CopyPass {
+    /// Routes these entries of a directory of the source, and nothing else of it.
+    pub(super) fn pick(&self, dir: &RelPath, names: &Names, run: &mut Run<'_>) -> Result<(), Stopped> {
+        if !self.takes_directory(dir) {
+            run.report.totals.found += names.len() as u64;
+            run.report.totals.filtered += names.len() as u64;
+            return Ok(());
+        }
+        let pair = match self.open_pair_making(dir, run)? {
+            Ok(pair) => pair,
+            Err(trouble) => {
+                run.report.totals.found += names.len() as u64;
+                return names.iter().try_for_each(|(_, name)| self.fail(dir.display_join(name), trouble, run));
+            }
+        };
+        let mut out = Outbox::new(dir, tag::ALL, tag::ALL);
+        for (_, name) in names.iter() {
+            let metadata = match pair.source.stat(name) {
+                Ok(m) => m,
+                Err(e) => {
+                    self.not_there(&pair, name, e, run)?;
+                    continue;
+                }
+            };
+            let entry = Entry { name, kind: Some(metadata.kind), metadata: None };
+            match self.kind(dir, pair.source.as_ref(), &entry, run)? {
+                None => {}
+                Some(Kind::Directory) => self.route_dir(&pair, name, &mut out, run)?,
+                Some(_) => out.add_entry(&entry, run)?,
+            }
+        }
+        out.post_all(run)?;
+        if out.changed() { self.finish_later(dir, true, run) } else { Ok(()) }
+    }
+
+    /// Somebody named it, so it is missed: unlike an entry that was listed and is gone.
+    fn not_there(&self, pair: &Pair, name: &[u8], e: FsError, run: &mut Run<'_>) -> Result<(), Stopped> {
+        run.report.totals.found += 1;
+        run.report.totals.failed += 1;
+        run.report.failures.push(super::failure(pair.path.display_join(name), e));
+        Ok(())
+    }
+
+    /// Does a directory take part, and everything above it?
+    fn takes_directory(&self, dir: &RelPath) -> bool {
+        let mut at = dir.clone();
+        loop {
+            let (parent, name) = at.split_last();
+            match name {
+                None => return true,
+                Some(name) if !self.matcher.takes(&parent, name, Kind::Directory) => return false,
+                Some(_) => at = parent,
+            }
+        }
+    }
+
+    /// Opens a directory of the source and its copy; what is missing of the latter is made, and finished at the end.
+    fn open_pair_making(&self, dir: &RelPath, run: &mut Run<'_>) -> Result<Result<Pair, Trouble>, Stopped> {
+        match self.open_pair(dir) {
+            Err(Trouble::Target(e)) if e.is_absent() => {}
+            other => return Ok(other),
+        }
+        let (above, mut missing) = match self.deepest(dir) {
+            Ok(found) => found,
+            Err(e) => return Ok(Err(Trouble::Target(e))),
+        };
+        let (mut path, mut target) = above;
+        while let Some(name) = missing.pop() {
+            let (next, made) = match reopen_dir(target.as_ref(), &name) {
+                Ok(opened) => opened,
+                Err(e) => return Ok(Err(Trouble::Target(e))),
+            };
+            if made == Made::New {
+                let mut names = Names::default();
+                let _ = names.push(0, &name); // a component of a path
+                run.ticket.post(Task::Finish { parent: path.clone(), names })?;
+            }
+            target = next;
+            path = match path.join(&name) {
+                Ok(path) => path,
+                Err(_) => break,
+            };
+        }
+        Ok(self.roots.source.open_dir(dir).map_err(Trouble::Source).map(|source| Pair {
+            path: dir.clone(),
+            source,
+            target,
+        }))
+    }
+
+    /// The deepest directory above one that the target has, and the names of those that are missing, the first last.
+    #[allow(clippy::type_complexity)]
+    fn deepest(&self, dir: &RelPath) -> Result<((RelPath, Box<dyn crate::fs::Dir>), Vec<Vec<u8>>), FsError> {
+        let mut missing = Vec::new();
+        let mut at = dir.clone();
+        loop {
+            match self.roots.target.open_dir(&at) {
+                Ok(target) => return Ok(((at, target), missing)),
+                Err(e) if e.is_absent() => {}
+                Err(e) => return Err(e),
+            }
+            let (parent, name) = at.split_last();
+            let Some(name) = name else {
+                return Err(FsError::new(crate::model::Operation::OpenDirectory, rustix::io::Errno::NOENT));
+            };
+            missing.push(name.to_vec());
+            at = parent;
+        }
+    }
+}
