@@ -4,6 +4,7 @@ mod architecture;
 mod changes;
 mod fidelity;
 mod fleet;
+mod hosts;
 mod kill;
 mod scale;
 mod support;

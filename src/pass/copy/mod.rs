@@ -33,6 +33,8 @@ pub struct CopyPass {
     target_root: (u64, u64),
     source_dev: u64,
     matcher: Matcher,
+    /// A directory with something in it is never replaced by an entry of another kind.
+    keeps_directories: bool,
     work: Work,
     links: Links,
     full: AtomicU32,
@@ -99,6 +101,8 @@ impl CopyPass {
                 tracing::error!(error = %e, "the job's filter");
                 FsError { operation: Operation::Run, errno: libc::EINVAL }
             })?,
+            keeps_directories: spec.pass == "sync"
+                && spec.policy.delete.as_ref().is_none_or(|d| d.max.is_some() || d.trash.is_some()),
             policy: spec.policy.clone(),
             source_dev,
             target: roots.target.traits(),
