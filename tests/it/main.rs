@@ -6,6 +6,9 @@ mod fidelity;
 mod fleet;
 mod hosts;
 mod kill;
+mod links;
 mod scale;
+
 mod support;
+
 mod trouble;

@@ -26,7 +26,14 @@ fn now(dir: &Path) -> String {
 }
 
 fn copy_since(source: &Path, target: &Path, since: &str) -> Ran {
-    let ran = copy([source.as_os_str(), target.as_os_str(), "--since".as_ref(), since.as_ref(), "--since-margin".as_ref(), "0".as_ref()]);
+    let ran = copy([
+        source.as_os_str(),
+        target.as_os_str(),
+        "--since".as_ref(),
+        since.as_ref(),
+        "--since-margin".as_ref(),
+        "0".as_ref(),
+    ]);
     assert_eq!(ran.code, 0, "{}{}", ran.stdout, ran.stderr);
     ran
 }
@@ -36,7 +43,9 @@ fn change(source: &Path, r: &mut Random) {
     let all = sh(&format!("cd {} && find . -mindepth 1 -print0 | sort -z | tr '\\0' '\\001'", q(source)));
     let names: Vec<&str> = all.split('\u{1}').filter(|n| !n.is_empty() && !n.contains('\u{fffd}')).collect();
     let mut pick = |what: &dyn Fn(&Path) -> bool| {
-        (0..200).map(|_| source.join(names[r.below(names.len() as u64) as usize])).find(|p| fs::symlink_metadata(p).is_ok() && what(p))
+        (0..200)
+            .map(|_| source.join(names[r.below(names.len() as u64) as usize]))
+            .find(|p| fs::symlink_metadata(p).is_ok() && what(p))
     };
     let is_dir = |p: &Path| p.symlink_metadata().is_ok_and(|m| m.is_dir());
     let is_file = |p: &Path| p.symlink_metadata().is_ok_and(|m| m.is_file() && m.len() < 1 << 20);
@@ -46,7 +55,11 @@ fn change(source: &Path, r: &mut Random) {
         match round {
             0 => fs::write(&file, "other contents").unwrap(),
             // With its times put back: only the change time tells.
-            1 => drop(sh(&format!("touch -r {0} {1}/.t; printf x >> {0}; touch -r {1}/.t {0}; rm {1}/.t", quoted(&file), q(source.parent().unwrap())))),
+            1 => drop(sh(&format!(
+                "touch -r {0} {1}/.t; printf x >> {0}; touch -r {1}/.t {0}; rm {1}/.t",
+                quoted(&file),
+                q(source.parent().unwrap())
+            ))),
             2 if !other.starts_with(&dir) => drop(fs::rename(&dir, other.join(&fresh))),
             3 => drop(fs::rename(&file, dir.join(&fresh))),
             4 => drop(fs::hard_link(&file, dir.join(&fresh))),
@@ -139,7 +152,9 @@ fn what_did_not_change_is_not_looked_at_in_the_target() {
 fn a_time_in_the_future_or_a_job_that_nobody_knows_is_refused() {
     let s = Scratch::new();
     fs::create_dir(s.join("src")).unwrap();
-    for (since, said) in [("2999-01-01T00:00:00Z", "future"), ("0000000000000", "job"), ("yesterdayish", "yesterdayish")] {
+    for (since, said) in
+        [("2999-01-01T00:00:00Z", "future"), ("0000000000000", "job"), ("yesterdayish", "yesterdayish")]
+    {
         let ran = copy([s.join("src").as_os_str(), s.join("dst").as_os_str(), "--since".as_ref(), since.as_ref()]);
         assert_eq!(ran.code, 2, "{since}: {}", ran.stderr);
         assert!(ran.stderr.contains(said), "{since}: {}", ran.stderr);
