@@ -6,10 +6,10 @@ use super::summary::{self, Finished};
 use super::{refuse, start_logging};
 use crate::broker::amqp::{AmqpConfig, QueueType};
 use crate::exit_code::ExitCode;
-use crate::model::{JobId, JobSpec, Policy, RelPath, Task, Timestamp};
+use crate::model::{JobId, JobSpec, Policy, RelPath, Task, Timestamp, escaped};
 use crate::node::{self, Ended, NodeError, PoolSizes, Prepared};
 use crate::pass::PassRow;
-use crate::telemetry::Board;
+use crate::telemetry::{Board, Sink, Told};
 use anyhow::Context;
 use clap::Args;
 use std::ffi::OsString;
@@ -160,6 +160,7 @@ fn try_run(args: JobArgs, order: Order) -> anyhow::Result<ExitCode> {
     let spec =
         JobSpec { id: job, pass: order.pass.into(), source, target, policy: order.policy, submitted, source_ino };
     let (sink, report) = report.map_or_else(|| Ok(ReportFile::none()), ReportFile::into_sink)?;
+    let sink = if spec.policy.dry_run && !args.quiet && !args.json { saying_findings(sink) } else { sink };
     let board = Arc::new(Board::new(sink));
     for job in abandoned.unwrap_or_default() {
         board.note(&format!("job {job} between the same roots had lost its leader; this one goes on where it stopped"));
@@ -198,6 +199,16 @@ fn run_job(
         (Prepared::Tree(roots), None) => node::run_alone(spec, row, roots, first, sizes, board),
         (Prepared::Tree(roots), Some(config)) => node::run_with_fleet(spec, row, roots, first, config, board),
     }
+}
+
+/// A dry run is run for what it finds: each is said as it is found.
+fn saying_findings(mut sink: Sink) -> Sink {
+    Box::new(move |told| {
+        if let Told::Finding(finding) = told {
+            super::print_result(&format!("{} {}", finding.what, escaped(&finding.path)));
+        }
+        sink(told);
+    })
 }
 
 /// A root as given; a relative path becomes absolute, since workers run elsewhere.

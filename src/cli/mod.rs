@@ -1,6 +1,8 @@
 //! The command line: arguments, rendering, exit codes. No I/O on trees.
 
 mod copy;
+mod delete;
+mod dirtime;
 mod job;
 mod progress;
 mod report;
@@ -24,6 +26,10 @@ pub struct Args {
 enum Command {
     /// Copy a tree; what is right already is left alone
     Copy(copy::CopyArgs),
+    /// Remove what only the target has, and nothing else
+    Delete(delete::DeleteCommandArgs),
+    /// Give the target's directories the times and attributes of the source's
+    Dirtime(dirtime::DirtimeArgs),
     /// Work for the jobs of a fleet until stopped
     Worker(worker::WorkerArgs),
 }
@@ -49,6 +55,8 @@ pub fn run(args: Args) -> ExitCode {
     crate::node::prepare_process();
     match args.command {
         Command::Copy(args) => copy::run(args),
+        Command::Delete(args) => delete::run(args),
+        Command::Dirtime(args) => dirtime::run(args),
         Command::Worker(args) => worker::run(args),
     }
 }
@@ -97,7 +105,7 @@ fn exit_code_of(error: &NodeError) -> ExitCode {
             }
             _ => ExitCode::Usage,
         },
-        NodeError::Root(_) => ExitCode::Usage,
+        NodeError::Root(_) | NodeError::Refused(_) => ExitCode::Usage,
         NodeError::Target(_) | NodeError::System(_) | NodeError::Broker(_) => ExitCode::Infrastructure,
     }
 }

@@ -57,6 +57,7 @@ pub fn json(f: &Finished<'_>) -> serde_json::Value {
         "reason": if let Ended::Aborted(why) = f.ended { Some(escaped(why.as_bytes())) } else { None },
         "elapsed_seconds": f.snapshot.elapsed.as_secs_f64(),
         "totals": totals,
+        "findings": f.snapshot.findings.iter().map(report::finding_json).collect::<Vec<_>>(),
         "failures": f.snapshot.failures.iter().map(report::json).collect::<Vec<_>>(),
         "notes": f.snapshot.notes,
     })
@@ -73,19 +74,65 @@ pub fn print(f: &Finished<'_>, quiet: bool) {
     }
 }
 
-fn text(f: &Finished<'_>) -> String {
+/// What a pass calls its doings.
+struct Words {
+    pass: &'static str,
+    /// What it counts.
+    things: &'static str,
+    /// What became of them.
+    first: fn(&Finished<'_>) -> String,
+}
+
+/// One row for each pass that does not say the same as `copy`, the first.
+const WORDS: [Words; 3] = [
+    Words { pass: "copy", things: "entries", first: copied },
+    Words { pass: "delete", things: "entries", first: deleted },
+    Words { pass: "dirtime", things: "directories", first: dressed },
+];
+
+fn words_of(spec: &JobSpec) -> &'static Words {
+    WORDS.iter().find(|w| w.pass == spec.pass).unwrap_or(&WORDS[0])
+}
+
+/// How many there were; of what would only be done, all that were found.
+fn things_done(f: &Finished<'_>) -> String {
     let t = &f.snapshot.totals;
-    let elapsed = f.snapshot.elapsed;
-    let mut out = format!(
-        "{}: {} entries in {}: {} copied ({}), {} attributes only, {} unchanged",
-        f.status(),
-        HumanCount(t.done()),
-        duration(elapsed),
+    let n = if f.spec.policy.dry_run { t.found } else { t.done() };
+    format!("{} {}", HumanCount(n), words_of(f.spec).things)
+}
+
+fn copied(f: &Finished<'_>) -> String {
+    let t = &f.snapshot.totals;
+    format!(
+        "{} copied ({}), {} attributes only, {} unchanged",
         HumanCount(t.copied),
         HumanBytes(t.bytes_copied),
         HumanCount(t.updated),
         HumanCount(t.unchanged),
-    );
+    )
+}
+
+fn deleted(f: &Finished<'_>) -> String {
+    let t = &f.snapshot.totals;
+    let trash = f.spec.policy.delete.as_ref().is_some_and(|d| d.trash.is_some());
+    let (n, what) = match (f.spec.policy.dry_run, trash) {
+        (true, _) => (t.extra, "would be deleted"),
+        (false, true) => (t.deleted, "moved to the trash"),
+        (false, false) => (t.deleted, "deleted"),
+    };
+    format!("{} {what}, {} kept", HumanCount(n), HumanCount(t.unchanged))
+}
+
+fn dressed(f: &Finished<'_>) -> String {
+    let t = &f.snapshot.totals;
+    format!("{} set, {} right already", HumanCount(t.updated), HumanCount(t.unchanged))
+}
+
+fn text(f: &Finished<'_>) -> String {
+    let t = &f.snapshot.totals;
+    let elapsed = f.snapshot.elapsed;
+    let mut out =
+        format!("{}: {} in {}: {}", f.status(), things_done(f), duration(elapsed), (words_of(f.spec).first)(f));
     for (n, what) in [
         (t.hard_links, "hard links among them"),
         (t.vanished, "vanished while the job ran"),
@@ -98,8 +145,10 @@ fn text(f: &Finished<'_>) -> String {
         }
     }
     let per_second = |n: u64| (n as f64 / elapsed.as_secs_f64().max(1e-9)) as u64;
-    let _ =
-        write!(out, "\n  {} entries/s, {}/s", HumanCount(per_second(t.done())), HumanBytes(per_second(t.bytes_copied)));
+    let _ = write!(out, "\n  {} {}/s", HumanCount(per_second(t.done())), words_of(f.spec).things);
+    if t.bytes_copied > 0 || f.spec.pass == "copy" {
+        let _ = write!(out, ", {}/s", HumanBytes(per_second(t.bytes_copied)));
+    }
     out
 }
 

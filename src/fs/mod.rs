@@ -170,6 +170,20 @@ pub trait Dir: Send + Sync {
     /// Any error means that the listing is not complete. The names seen so far were real.
     fn list(&self, each: &mut dyn FnMut(Entry<'_>)) -> Result<()>;
 
+    /// A name in it that is `wanted`, any; the listing goes no further than that.
+    ///
+    /// # Errors
+    /// As [`list`](Dir::list).
+    fn any_name(&self, wanted: &dyn Fn(&[u8]) -> bool) -> Result<Option<Vec<u8>>> {
+        let mut found = None;
+        self.list(&mut |entry| {
+            if found.is_none() && wanted(entry.name) {
+                found = Some(entry.name.to_vec());
+            }
+        })?;
+        Ok(found)
+    }
+
     /// Attributes of a child; a symlink's own.
     fn stat(&self, name: &[u8]) -> Result<Metadata>;
 
@@ -195,6 +209,9 @@ pub trait Dir: Send + Sync {
     /// replaced, and gone only when the directory is there.
     fn make_dir(&self, name: &[u8]) -> Result<Made>;
 
+    /// Makes a directory as [`make_dir`](Dir::make_dir), but leaves alone whatever has the name.
+    fn make_new_dir(&self, name: &[u8]) -> Result<Made>;
+
     /// Prepares an entry that is to appear under `name`.
     ///
     /// With `direct` it appears at once, if there is nothing of that name (else `EEXIST`).
@@ -215,8 +232,24 @@ pub trait Dir: Send + Sync {
     /// Removes a child of any kind, a directory with all that is in it.
     fn remove(&self, name: &[u8]) -> Result<()>;
 
+    /// Removes a child that is no directory.
+    ///
+    /// # Errors
+    /// `EISDIR` ([`Class::OtherKind`]) if it is one; it is left alone then.
+    fn unlink(&self, name: &[u8]) -> Result<()>;
+
     /// Removes a child directory if nothing is in it. False if something is.
+    ///
+    /// # Errors
+    /// `ENOTDIR` ([`Class::OtherKind`]) if it is none; it is left alone then.
     fn remove_empty_dir(&self, name: &[u8]) -> Result<bool>;
+
+    /// Gives a child that is no directory the name `to_name` in `to`, a directory on the same filesystem, of the same
+    /// adapter but perhaps of another root. Whatever has that name is left alone, and the child then too.
+    ///
+    /// # Errors
+    /// `EISDIR` ([`Class::OtherKind`]) if the child is a directory, `EXDEV` if `to` is on another filesystem.
+    fn move_to(&self, name: &[u8], to: &dyn Dir, to_name: &[u8]) -> Result<Made>;
 
     /// Takes an advisory lock on the directory, which ends when what is returned is dropped or the process
     /// dies. None if somebody else's lock is in the way.

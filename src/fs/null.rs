@@ -164,6 +164,10 @@ impl Dir for NullDir {
         Ok(Made::New)
     }
 
+    fn make_new_dir(&self, name: &[u8]) -> Result<Made> {
+        self.make_dir(name)
+    }
+
     fn create(&self, name: &[u8], what: New<'_>, _direct: bool) -> Result<Box<dyn NewEntry>> {
         let (kind, operation) = match what {
             New::File => (Kind::File, Operation::Create),
@@ -207,9 +211,20 @@ impl Dir for NullDir {
         checked(name, Operation::Remove)
     }
 
+    fn unlink(&self, name: &[u8]) -> Result<()> {
+        checked(name, Operation::Remove)
+    }
+
     fn remove_empty_dir(&self, name: &[u8]) -> Result<bool> {
         checked(name, Operation::Remove)?;
         Ok(true)
+    }
+
+    fn move_to(&self, name: &[u8], to: &dyn Dir, to_name: &[u8]) -> Result<Made> {
+        checked(name, Operation::Rename)?;
+        checked(to_name, Operation::Rename)?;
+        ensure(to.as_any().is::<NullDir>(), Operation::Rename, libc::EXDEV)?;
+        Ok(Made::New)
     }
 
     /// Always granted: there is nothing that two could be at.

@@ -16,7 +16,7 @@ use crate::actor::Jobs;
 use crate::broker::Broker;
 use crate::fs::RootError;
 use crate::model::JobId;
-use crate::pass::Pass;
+use crate::pass::{OpenError, Pass};
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -59,12 +59,24 @@ pub enum NodeError {
     /// The target cannot be prepared.
     #[error("cannot prepare the target: {0}")]
     Target(#[from] crate::fs::FsError),
+    /// The pass must not, or cannot, be run; nothing was touched.
+    #[error("{0}")]
+    Refused(String),
     /// The broker cannot be used.
     #[error(transparent)]
     Broker(#[from] crate::broker::amqp::AmqpError),
     /// The machine does not give what is needed.
     #[error("{0}")]
     System(String),
+}
+
+impl From<OpenError> for NodeError {
+    fn from(e: OpenError) -> Self {
+        match e {
+            OpenError::Fs(e) => NodeError::Target(e),
+            OpenError::Refused(why) => NodeError::Refused(why),
+        }
+    }
 }
 
 /// What this process needs of the system, once, before any thread starts.

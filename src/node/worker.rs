@@ -7,7 +7,7 @@ use crate::broker::amqp::{AmqpConfig, JobGate, Worker};
 use crate::fs::posix::{RootKind, kind_of};
 use crate::fs::{self, Options, Side};
 use crate::model::{JobId, JobSpec, RelPath, escaped};
-use crate::pass::{Pass, Roots, row};
+use crate::pass::{OpenError, Pass, Roots, row};
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
@@ -56,8 +56,10 @@ fn open_job(spec: &JobSpec) -> Result<Box<dyn Pass>, String> {
         return Err(format!("source {} is not the one that was submitted: mount it", escaped(&spec.source)));
     }
     let target = fs::open(&spec.target, row.access.side(), &options).map_err(|e| format!("target: {e}"))?;
-    (row.open)(spec, Roots { source, target }, false)
-        .map_err(|e| format!("target {} does not have the job's mark: mount it ({e})", escaped(&spec.target)))
+    (row.open)(spec, Roots { source, target }, false).map_err(|e| match e {
+        OpenError::Fs(e) => format!("target {} does not have the job's mark: mount it ({e})", escaped(&spec.target)),
+        OpenError::Refused(why) => why,
+    })
 }
 
 /// Works until SIGINT or SIGTERM. Blocks.

@@ -5,6 +5,9 @@
 //! that it returns only when its effects are done.
 
 pub mod copy;
+pub mod delete;
+pub mod dirtime;
+pub mod extras;
 
 use crate::broker::{Stopped, Ticket};
 use crate::fs::{Filesystem, Side};
@@ -57,8 +60,19 @@ pub struct Roots {
     pub target: Arc<dyn Filesystem>,
 }
 
+/// Why a pass cannot be prepared. Nothing was touched.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum OpenError {
+    /// A root cannot be looked at.
+    #[error(transparent)]
+    Fs(#[from] crate::fs::FsError),
+    /// What was asked for must not, or cannot, be done; with the way out.
+    #[error("{0}")]
+    Refused(String),
+}
+
 /// Prepares a pass.
-pub type OpenPass = fn(&JobSpec, Roots, leads: bool) -> Result<Box<dyn Pass>, crate::fs::FsError>;
+pub type OpenPass = fn(&JobSpec, Roots, leads: bool) -> Result<Box<dyn Pass>, OpenError>;
 
 /// What a pass does with the target's root.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -89,7 +103,11 @@ pub struct PassRow {
 }
 
 /// Every pass.
-pub const PASSES: &[PassRow] = &[PassRow { name: "copy", open: copy::open, access: Access::Make }];
+pub const PASSES: &[PassRow] = &[
+    PassRow { name: "copy", open: |spec, roots, leads| Ok(copy::open(spec, roots, leads)?), access: Access::Make },
+    PassRow { name: "delete", open: delete::open, access: Access::Change },
+    PassRow { name: "dirtime", open: dirtime::open, access: Access::Change },
+];
 
 /// The pass of a job, by name.
 pub fn row(name: &str) -> Option<&'static PassRow> {

@@ -60,6 +60,23 @@ impl PosixDir {
         })
     }
 
+    /// Lists until `each` says no.
+    fn list_while(&self, each: &mut dyn FnMut(Entry<'_>) -> bool) -> Result<()> {
+        let fail = |e| FsError::new(Operation::List, e);
+        rustix::fs::seek(&self.fd, SeekFrom::Start(0)).map_err(fail)?;
+        let mut buffer = Vec::with_capacity(LIST_BYTES);
+        let mut listing = RawDir::new(&self.fd, buffer.spare_capacity_mut());
+        while let Some(entry) = listing.next() {
+            let entry = entry.map_err(fail)?;
+            let name = entry.file_name().to_bytes();
+            let is_child = name != b"." && name != b"..";
+            if is_child && !each(Entry { name, kind: kind_of(entry.file_type()), metadata: None }) {
+                break;
+            }
+        }
+        Ok(())
+    }
+
     /// Puts a new directory where something else stands.
     fn make_dir_over(&self, name: &[u8]) -> Result<Made> {
         let fail = |e| FsError::new(Operation::MakeDirectory, e);
@@ -81,18 +98,19 @@ impl Dir for PosixDir {
     }
 
     fn list(&self, each: &mut dyn FnMut(Entry<'_>)) -> Result<()> {
-        let fail = |e| FsError::new(Operation::List, e);
-        rustix::fs::seek(&self.fd, SeekFrom::Start(0)).map_err(fail)?;
-        let mut buffer = Vec::with_capacity(LIST_BYTES);
-        let mut listing = RawDir::new(&self.fd, buffer.spare_capacity_mut());
-        while let Some(entry) = listing.next() {
-            let entry = entry.map_err(fail)?;
-            let name = entry.file_name().to_bytes();
-            if name != b"." && name != b".." {
-                each(Entry { name, kind: kind_of(entry.file_type()), metadata: None });
-            }
-        }
-        Ok(())
+        self.list_while(&mut |entry| {
+            each(entry);
+            true
+        })
+    }
+
+    fn any_name(&self, wanted: &dyn Fn(&[u8]) -> bool) -> Result<Option<Vec<u8>>> {
+        let mut found = None;
+        self.list_while(&mut |entry| {
+            found = wanted(entry.name).then(|| entry.name.to_vec());
+            found.is_none()
+        })?;
+        Ok(found)
     }
 
     fn stat(&self, name: &[u8]) -> Result<Metadata> {
@@ -122,6 +140,17 @@ impl Dir for PosixDir {
     }
 
     fn make_dir(&self, name: &[u8]) -> Result<Made> {
+        if self.make_new_dir(name)? == Made::New {
+            return Ok(Made::New);
+        }
+        match self.stat(name) {
+            Ok(m) if m.kind == Kind::Directory => Ok(Made::Existed),
+            Ok(_) => self.make_dir_over(name),
+            Err(e) => Err(e),
+        }
+    }
+
+    fn make_new_dir(&self, name: &[u8]) -> Result<Made> {
         match rustix::fs::mkdirat(self.at(), name, Mode::RWXU) {
             Ok(()) => {
                 if self.inherits().acl {
@@ -131,11 +160,7 @@ impl Dir for PosixDir {
                 }
                 Ok(Made::New)
             }
-            Err(Errno::EXIST) => match self.stat(name) {
-                Ok(m) if m.kind == Kind::Directory => Ok(Made::Existed),
-                Ok(_) => self.make_dir_over(name),
-                Err(e) => Err(e),
-            },
+            Err(Errno::EXIST) => Ok(Made::Existed),
             Err(e) => Err(FsError::new(Operation::MakeDirectory, e)),
         }
     }
@@ -177,12 +202,22 @@ impl Dir for PosixDir {
         remove::remove(self.at(), name, &self.shared)
     }
 
+    fn unlink(&self, name: &[u8]) -> Result<()> {
+        remove::unlink(self.at(), name)
+    }
+
     fn remove_empty_dir(&self, name: &[u8]) -> Result<bool> {
         match rustix::fs::unlinkat(&self.fd, name, AtFlags::REMOVEDIR) {
             Ok(()) => Ok(true),
             Err(Errno::NOTEMPTY | Errno::EXIST) => Ok(false),
             Err(e) => Err(FsError::new(Operation::Remove, e)),
         }
+    }
+
+    fn move_to(&self, name: &[u8], to: &dyn Dir, to_name: &[u8]) -> Result<Made> {
+        let to = to.as_any().downcast_ref::<PosixDir>();
+        let to = to.ok_or_else(|| FsError::new(Operation::Rename, Errno::XDEV))?;
+        remove::move_to(self.at(), name, to.at(), to_name)
     }
 
     fn lock(&self, exclusive: bool) -> Result<Option<Box<dyn Send + Sync>>> {

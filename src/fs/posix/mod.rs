@@ -14,7 +14,7 @@ mod remove;
 mod sys;
 mod xattr;
 
-pub use overlap::{RootKind, check_roots, kind_of};
+pub use overlap::{RootKind, ancestors, check_roots, kind_of};
 
 use self::dir::PosixDir;
 use super::{Dir, Filesystem, FsError, Options, Result, RootError, Side, Traits, Usage};

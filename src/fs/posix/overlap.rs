@@ -64,7 +64,7 @@ pub fn check_roots(source: &[u8], target: &[u8]) -> Result<(), RootError> {
 }
 
 /// Device and inode of every directory above a path, by climbing `..`, so that symlinks on the way do not deceive.
-fn ancestors(path: &[u8]) -> Vec<(u64, u64)> {
+pub fn ancestors(path: &[u8]) -> Vec<(u64, u64)> {
     let path = Path::new(OsStr::from_bytes(path));
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     // The nearest part that exists: the root itself (whose own id was compared), or what it will be made in.

@@ -1,11 +1,49 @@
-//! Removing an entry with all that is in it, however deep, with two descriptors.
+//! Removing an entry, if asked with all that is in it, however deep, with two descriptors; and moving one out of the
+//! way instead.
 
-use super::super::{FsError, Result};
+use super::super::{FsError, Made, Result};
+use super::edit::metadata_of;
 use super::{Shared, open_child};
-use crate::model::Operation;
-use rustix::fs::{AtFlags, FileType, Mode, RawDir};
+use crate::model::{Kind, Operation};
+use rustix::fs::{AtFlags, FileType, Mode, RawDir, RenameFlags};
 use rustix::io::Errno;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+/// Removes a child that is no directory. POSIX lets a filesystem say `EPERM` of a directory; Linux's say `EISDIR`.
+pub(super) fn unlink(at: BorrowedFd<'_>, name: &[u8]) -> Result<()> {
+    let done = rustix::fs::unlinkat(at, name, AtFlags::empty());
+    done.map_err(|e| FsError::new(Operation::Remove, e))
+}
+
+/// Gives a child that is no directory another name, if nothing has that.
+pub(super) fn move_to(at: BorrowedFd<'_>, name: &[u8], to: BorrowedFd<'_>, to_name: &[u8]) -> Result<Made> {
+    let fail = |e| FsError::new(Operation::Rename, e);
+    if metadata_of(at, name, AtFlags::SYMLINK_NOFOLLOW)?.kind == Kind::Directory {
+        return Err(fail(Errno::ISDIR));
+    }
+    match rustix::fs::renameat_with(at, name, to, to_name, RenameFlags::NOREPLACE) {
+        Ok(()) => return Ok(Made::New),
+        Err(Errno::EXIST) => return Ok(Made::Existed),
+        // No such rename on this filesystem: a second name is exclusive everywhere.
+        Err(Errno::INVAL | Errno::NOSYS) => {}
+        Err(e) => return Err(fail(e)),
+    }
+    match rustix::fs::linkat(at, name, to, to_name, AtFlags::empty()) {
+        Ok(()) => {}
+        // It may have got that name by an earlier try that was killed here.
+        Err(Errno::EXIST) if is_same(at, name, to, to_name)? => {}
+        Err(Errno::EXIST) => return Ok(Made::Existed),
+        // A directory that took the entry's place cannot have two names.
+        Err(e) => return Err(fail(e)),
+    }
+    unlink(at, name).map(|()| Made::New)
+}
+
+/// Are both names of one inode?
+fn is_same(at: BorrowedFd<'_>, name: &[u8], to: BorrowedFd<'_>, to_name: &[u8]) -> Result<bool> {
+    let id = |at, name| metadata_of(at, name, AtFlags::SYMLINK_NOFOLLOW).map(|m| (m.dev, m.ino));
+    Ok(id(at, name)? == id(to, to_name)?)
+}
 
 /// Removes a child of any kind. Absent is an error (`ENOENT`).
 pub(super) fn remove(at: BorrowedFd<'_>, name: &[u8], shared: &Shared) -> Result<()> {

@@ -269,6 +269,10 @@ impl Dir for SynthDir {
         read_only(Operation::MakeDirectory)
     }
 
+    fn make_new_dir(&self, _name: &[u8]) -> Result<Made> {
+        read_only(Operation::MakeDirectory)
+    }
+
     fn create(&self, _name: &[u8], _what: New<'_>, _direct: bool) -> Result<Box<dyn NewEntry>> {
         read_only(Operation::Create)
     }
@@ -289,8 +293,16 @@ impl Dir for SynthDir {
         read_only(Operation::Remove)
     }
 
+    fn unlink(&self, _name: &[u8]) -> Result<()> {
+        read_only(Operation::Remove)
+    }
+
     fn remove_empty_dir(&self, _name: &[u8]) -> Result<bool> {
         read_only(Operation::Remove)
+    }
+
+    fn move_to(&self, _name: &[u8], _to: &dyn Dir, _to_name: &[u8]) -> Result<Made> {
+        read_only(Operation::Rename)
     }
 
     fn lock(&self, _exclusive: bool) -> Result<Option<Box<dyn Send + Sync>>> {

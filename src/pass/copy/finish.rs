@@ -3,9 +3,9 @@
 use super::attributes::{self, Have, Wanted, apply};
 use super::{CopyPass, Trouble, failure};
 use crate::broker::Stopped;
-use crate::fs::Dir;
+use crate::fs::{Dir, FsError};
 use crate::model::task::{Names, tag};
-use crate::model::{Kind, RelPath, Report, Totals};
+use crate::model::{Kind, Operation, RelPath, Report, Totals};
 use crate::pass::Run;
 
 impl CopyPass {
@@ -48,24 +48,43 @@ impl CopyPass {
         sweep: bool,
         totals: &mut Totals,
     ) -> Result<(), Trouble> {
-        let wanted = source.stat(name).map_err(Trouble::Source)?;
-        if wanted.kind != Kind::Directory {
-            return Ok(()); // became something else: the next pass sees it
-        }
-        if sweep {
+        if sweep && source.stat(name).map_err(Trouble::Source)?.kind == Kind::Directory {
             let dir = target.open_dir(name).map_err(Trouble::Target)?;
             self.work.sweep(dir.as_ref(), true, totals).map_err(Trouble::Target)?;
+        }
+        match self.finish_child(source, target, name, totals) {
+            // It became something else: the next pass sees it.
+            Err(trouble) if trouble.error().errno == libc::ENOTDIR => Ok(()),
+            other => other.map(drop),
+        }
+    }
+
+    /// Gives one target directory the attributes of its source. True if any was set.
+    ///
+    /// # Errors
+    /// `ENOTDIR` of the side on which it is something else.
+    pub(in crate::pass) fn finish_child(
+        &self,
+        source: &dyn Dir,
+        target: &dyn Dir,
+        name: &[u8],
+        totals: &mut Totals,
+    ) -> Result<bool, Trouble> {
+        let other_kind = FsError { operation: Operation::OpenDirectory, errno: libc::ENOTDIR };
+        let wanted = source.stat(name).map_err(Trouble::Source)?;
+        if wanted.kind != Kind::Directory {
+            return Err(Trouble::Source(other_kind));
         }
         let xattrs = self.xattrs_of(source, name).map_err(Trouble::Source)?;
         let (wanted, xattrs) = attributes::wanted(wanted, xattrs, &self.policy);
         let edit = target.edit(name).map_err(Trouble::Target)?;
         let metadata = edit.metadata().map_err(Trouble::Target)?;
         if metadata.kind != Kind::Directory {
-            return Ok(());
+            return Err(Trouble::Target(other_kind));
         }
         let have = Have { metadata: &metadata, xattrs: &edit.xattrs().map_err(Trouble::Target)? };
         let want = Wanted { metadata: &wanted, xattrs: &xattrs };
-        apply(edit.as_ref(), &want, &have, &self.policy, &self.target, totals).map(drop)
+        apply(edit.as_ref(), &want, &have, &self.policy, &self.target, totals)
     }
 
     /// The root's attributes: after everything else, the clearing up included.
@@ -76,7 +95,8 @@ impl CopyPass {
         }
     }
 
-    fn try_finish_root(&self, totals: &mut Totals) -> Result<(), Trouble> {
+    /// As [`finish_child`](Self::finish_child), of the root.
+    pub(in crate::pass) fn try_finish_root(&self, totals: &mut Totals) -> Result<bool, Trouble> {
         let pair = self.open_pair(&RelPath::root())?;
         let wanted = pair.source.metadata().map_err(Trouble::Source)?;
         let xattrs = self.own_xattrs(pair.source.as_ref()).map_err(Trouble::Source)?;
@@ -85,6 +105,6 @@ impl CopyPass {
         let metadata = edit.metadata().map_err(Trouble::Target)?;
         let have = Have { metadata: &metadata, xattrs: &edit.xattrs().map_err(Trouble::Target)? };
         let want = Wanted { metadata: &wanted, xattrs: &xattrs };
-        apply(edit.as_ref(), &want, &have, &self.policy, &self.target, totals).map(drop)
+        apply(edit.as_ref(), &want, &have, &self.policy, &self.target, totals)
     }
 }

@@ -3,13 +3,13 @@
 //! Invariant: an entry appears under its final name only complete, with all its attributes; the names in a
 //! directory are worked on through two held descriptors; nothing that only the target has is removed.
 
-mod attributes;
+pub(super) mod attributes;
 mod entry;
 mod finish;
 mod links;
 mod pick;
 mod walk;
-mod work;
+pub(super) mod work;
 
 use self::links::Links;
 use self::work::Work;
@@ -57,20 +57,23 @@ struct Pair {
 
 /// Whose error it was: absence means one thing in the source and another in the target.
 #[derive(Debug, Clone, Copy)]
-enum Trouble {
+pub(super) enum Trouble {
+    /// Of the source.
     Source(FsError),
+    /// Of the target.
     Target(FsError),
 }
 
 impl Trouble {
-    fn error(&self) -> FsError {
+    /// The error itself.
+    pub(super) fn error(&self) -> FsError {
         match self {
             Trouble::Source(e) | Trouble::Target(e) => *e,
         }
     }
 
     /// The entry was seen to be absent from the source.
-    fn is_vanished(&self) -> bool {
+    pub(super) fn is_vanished(&self) -> bool {
         matches!(self, Trouble::Source(e) if e.class() == Class::Vanished)
     }
 
@@ -176,7 +179,7 @@ impl CopyPass {
 }
 
 /// A failure of an entry as it is reported.
-fn failure(path: Vec<u8>, error: FsError) -> Failure {
+pub(super) fn failure(path: Vec<u8>, error: FsError) -> Failure {
     let message = crate::fs::errno_text(error.errno);
     tracing::debug!(path = escaped(&path), operation = %error.operation, errno = error.errno, "entry failed");
     Failure { path, operation: error.operation, errno: Some(error.errno), message }

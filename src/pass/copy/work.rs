@@ -55,6 +55,11 @@ impl Work {
         Ok(dir)
     }
 
+    /// Has this process no use for the job's folder so far?
+    pub fn is_unused(&self) -> bool {
+        self.own.lock().unwrap_or_else(PoisonError::into_inner).is_none()
+    }
+
     /// Takes hold of the folder that the leader made.
     ///
     /// # Errors

@@ -1,0 +1,216 @@
+//! `dirtime`: gives each directory of the target what its source has for attributes, and touches nothing else.
+//!
+//! Invariant: a directory's attributes are set by what `copy` sets them with; setting one changes neither its parent nor
+//! what is in it, so they may be set in any order, and twice.
+
+use super::copy::{CopyPass, Trouble, failure};
+use super::{OpenError, Pass, Roots, Run};
+use crate::broker::Stopped;
+use crate::fs::{Class, Dir, FsError, aside};
+use crate::model::filter::Matcher;
+use crate::model::task::Names;
+use crate::model::{JobSpec, Kind, Operation, Queue, RelPath, Report, Task, check_name};
+
+/// Sibling directories in one task: few messages, yet enough tasks to share out.
+const GROUP: usize = 32;
+
+/// The dirtime pass on one node.
+pub struct DirtimePass {
+    roots: Roots,
+    matcher: Matcher,
+    copy: CopyPass,
+    source_dev: u64,
+    /// Device and inode of the target's root: never walked into as a part of the source.
+    target_root: (u64, u64),
+}
+
+/// Prepares the pass.
+///
+/// # Errors
+/// A root that cannot be looked at.
+pub fn open(spec: &JobSpec, roots: Roots, leads: bool) -> Result<Box<dyn Pass>, OpenError> {
+    let matcher = Matcher::new(&spec.policy.filter).map_err(|e| OpenError::Refused(e.to_string()))?;
+    let target = roots.target.open_dir(&RelPath::root())?.metadata()?;
+    let source_dev = roots.source.open_dir(&RelPath::root())?.metadata()?.dev;
+    let copy = CopyPass::new(spec, roots.clone(), leads)?;
+    Ok(Box::new(DirtimePass { roots, matcher, copy, source_dev, target_root: (target.dev, target.ino) }))
+}
+
+impl DirtimePass {
+    fn walk(&self, parent: &RelPath, names: &Names, run: &mut Run<'_>) -> Result<(), Stopped> {
+        let source = match self.roots.source.open_dir(parent) {
+            Ok(source) => source,
+            Err(e) if names.is_empty() => {
+                run.report.totals.found += 1;
+                fail(Vec::new(), Trouble::Source(e), run);
+                return Ok(());
+            }
+            Err(e) => {
+                names.iter().for_each(|(_, name)| fail(parent.display_join(name), Trouble::Source(e), run));
+                return Ok(());
+            }
+        };
+        if names.is_empty() {
+            run.report.totals.found += 1; // its attributes come last of all
+            return self.list(parent, source.as_ref(), run);
+        }
+        let target = self.roots.target.open_dir(parent);
+        let mut rest = names.iter().enumerate();
+        while let Some((i, (bits, name))) = rest.next() {
+            if i > 0 && run.ticket.is_hungry(Queue::Dirs) {
+                let mut given = Names::default();
+                for (bits, name) in std::iter::once((bits, name)).chain(rest.by_ref().map(|(_, n)| n)) {
+                    let _ = given.push(bits, name); // was checked when it got here
+                }
+                return run.ticket.post(Task::Dirs { parent: parent.clone(), names: given });
+            }
+            self.walk_child(parent, source.as_ref(), target.as_deref(), name, run)?;
+        }
+        Ok(())
+    }
+
+    /// One directory of the source: its copy's attributes, then what is below it, whatever became of that.
+    fn walk_child(
+        &self,
+        parent: &RelPath,
+        source: &dyn Dir,
+        target: Result<&dyn Dir, &FsError>,
+        name: &[u8],
+        run: &mut Run<'_>,
+    ) -> Result<(), Stopped> {
+        let dressed = match target {
+            Ok(target) => self.copy.finish_child(source, target, name, &mut run.report.totals),
+            Err(e) => Err(Trouble::Target(*e)),
+        };
+        match dressed {
+            Ok(changed) => count(changed, run),
+            Err(trouble) => fail(parent.display_join(name), trouble, run),
+        }
+        let Ok(path) = parent.join(name) else { return Ok(()) };
+        match source.open_dir(name) {
+            Ok(dir) => self.list(&path, dir.as_ref(), run),
+            // It went, or became something else: it has been counted.
+            Err(e) if matches!(e.class(), Class::Vanished | Class::OtherKind) => Ok(()),
+            Err(e) => {
+                below_failed(&path, e, run);
+                Ok(())
+            }
+        }
+    }
+
+    /// Posts the directories in one of the source.
+    fn list(&self, path: &RelPath, source: &dyn Dir, run: &mut Run<'_>) -> Result<(), Stopped> {
+        match self.is_entered(path, source) {
+            Ok(true) => {}
+            Ok(false) => return Ok(()),
+            Err(e) => {
+                below_failed(path, e, run);
+                return Ok(());
+            }
+        }
+        let mut dirs = Names::default();
+        let mut stopped = Ok(());
+        let listed = source.list(&mut |entry| {
+            let kind = entry.kind.map_or_else(|| source.stat(entry.name).map(|m| m.kind), Ok);
+            let ours = aside::job_of(entry.name).is_some() || (path.is_root() && entry.name == aside::WORK_DIR);
+            if stopped.is_ok() && !ours {
+                stopped = self.route(path, entry.name, kind, &mut dirs, run);
+            }
+        });
+        stopped?;
+        if let Err(e) = listed {
+            below_failed(path, e, run);
+        }
+        if dirs.is_empty() { Ok(()) } else { run.ticket.post(Task::Dirs { parent: path.clone(), names: dirs }) }
+    }
+
+    fn route(
+        &self,
+        path: &RelPath,
+        name: &[u8],
+        kind: Result<Kind, FsError>,
+        dirs: &mut Names,
+        run: &mut Run<'_>,
+    ) -> Result<(), Stopped> {
+        match kind {
+            Ok(Kind::Directory) => {}
+            Ok(_) => return Ok(()),
+            Err(e) if e.is_absent() => return Ok(()),
+            Err(e) => {
+                run.report.totals.found += 1;
+                fail(path.display_join(name), Trouble::Source(e), run);
+                return Ok(());
+            }
+        }
+        run.report.totals.found += 1;
+        if check_name(name).is_err() {
+            let error = FsError { operation: Operation::List, errno: libc::ENAMETOOLONG };
+            fail(path.display_join(name), Trouble::Source(error), run);
+        } else if !self.matcher.takes(path, name, Kind::Directory) {
+            run.report.totals.filtered += 1;
+        } else {
+            let _ = dirs.push(0, name); // was checked above
+            if dirs.len() >= GROUP {
+                return run.ticket.post(Task::Dirs { parent: path.clone(), names: std::mem::take(dirs) });
+            }
+        }
+        Ok(())
+    }
+
+    /// Is what is in a directory of the source this job's business?
+    fn is_entered(&self, path: &RelPath, source: &dyn Dir) -> Result<bool, FsError> {
+        let m = source.metadata()?;
+        if (m.dev, m.ino) == self.target_root {
+            return Err(FsError { operation: Operation::OpenDirectory, errno: libc::EDEADLK });
+        }
+        Ok(self.matcher.enters(path) && !(self.matcher.one_file_system() && m.dev != self.source_dev))
+    }
+}
+
+fn count(changed: bool, run: &mut Run<'_>) {
+    let totals = &mut run.report.totals;
+    totals.directories += 1;
+    *(if changed { &mut totals.updated } else { &mut totals.unchanged }) += 1;
+}
+
+fn fail(path: Vec<u8>, trouble: Trouble, run: &mut Run<'_>) {
+    if trouble.is_vanished() {
+        run.report.totals.vanished += 1;
+        return;
+    }
+    run.report.totals.failed += 1;
+    run.report.failures.push(failure(path, trouble.error()));
+}
+
+/// What is below a directory cannot be found; the directory itself has been counted.
+fn below_failed(path: &RelPath, error: FsError, run: &mut Run<'_>) {
+    fail(path.as_bytes().to_vec(), Trouble::Target(error), run);
+}
+
+impl Pass for DirtimePass {
+    fn run(&self, task: &Task, run: &mut Run<'_>) -> Result<(), Stopped> {
+        if let Task::Dirs { parent, names } = task {
+            return self.walk(parent, names, run);
+        }
+        let error = FsError { operation: Operation::Run, errno: libc::ENOSYS };
+        fail(task.directory().as_bytes().to_vec(), Trouble::Target(error), run);
+        Ok(())
+    }
+
+    fn mark(&self) -> Result<(), FsError> {
+        self.copy.mark()
+    }
+
+    fn conclude(&self, report: &mut Report) {
+        self.copy.clear_up(report);
+        report.totals.directories += 1;
+        match self.copy.try_finish_root(&mut report.totals) {
+            Ok(true) => report.totals.updated += 1,
+            Ok(false) => report.totals.unchanged += 1,
+            Err(trouble) => {
+                report.totals.failed += 1;
+                report.failures.push(failure(Vec::new(), trouble.error()));
+            }
+        }
+    }
+}
