@@ -1,10 +1,14 @@
 //! The command line: arguments, rendering, exit codes. No I/O on trees.
 
 mod copy;
+mod files_from;
+mod filter;
 mod job;
 mod progress;
 mod report;
+mod size;
 mod summary;
+mod time;
 mod worker;
 
 use crate::exit_code::ExitCode;
