@@ -1,5 +1,6 @@
 //! `treehaul copy`.
 
+use super::filter::FilterArgs;
 use super::job::{FidelityArgs, JobArgs, Order, WriteArgs};
 use crate::exit_code::ExitCode;
 use crate::model::Policy;
@@ -14,15 +15,18 @@ pub struct CopyArgs {
     write: WriteArgs,
     #[command(flatten)]
     fidelity: FidelityArgs,
+    #[command(flatten)]
+    filter: FilterArgs,
 }
 
 /// Runs the command.
 pub fn run(args: CopyArgs) -> ExitCode {
-    let CopyArgs { job, write, fidelity } = args;
+    let CopyArgs { job, write, fidelity, filter } = args;
     job.run(|| {
         let mut policy = Policy::default();
         write.apply(&mut policy);
         fidelity.apply(&mut policy);
+        filter.apply(&mut policy)?;
         Ok(Order { pass: "copy", policy })
     })
 }

@@ -3,10 +3,14 @@
 mod copy;
 mod delete;
 mod dirtime;
+mod files_from;
+mod filter;
 mod job;
 mod progress;
 mod report;
+mod size;
 mod summary;
+mod time;
 mod worker;
 
 use crate::exit_code::ExitCode;
