@@ -1,6 +1,7 @@
 //! `treehaul copy`.
 
 use super::job::{FidelityArgs, JobArgs, Order, WriteArgs};
+use super::load::LoadArgs;
 use crate::exit_code::ExitCode;
 use crate::model::Policy;
 use clap::Args;
@@ -14,15 +15,24 @@ pub struct CopyArgs {
     write: WriteArgs,
     #[command(flatten)]
     fidelity: FidelityArgs,
+    #[command(flatten)]
+    load: LoadArgs,
+    /// Change nothing; print what would be done, a line an entry
+    #[arg(short = 'n', long)]
+    dry_run: bool,
 }
 
 /// Runs the command.
 pub fn run(args: CopyArgs) -> ExitCode {
-    let CopyArgs { job, write, fidelity } = args;
+    let CopyArgs { job, write, fidelity, load, dry_run } = args;
+    let fleet = job.has_fleet();
     job.run(|| {
+        load.be_nice(fleet)?;
         let mut policy = Policy::default();
         write.apply(&mut policy);
         fidelity.apply(&mut policy);
+        policy.limits = load.limits();
+        policy.dry_run = dry_run;
         Ok(Order { pass: "copy", policy })
     })
 }

@@ -3,6 +3,7 @@
 use super::progress::Progress;
 use super::report::ReportFile;
 use super::summary::{self, Finished};
+use super::would::Lines;
 use super::{refuse, start_logging};
 use crate::broker::amqp::{AmqpConfig, QueueType};
 use crate::exit_code::ExitCode;
@@ -132,6 +133,11 @@ impl JobArgs {
         }
     }
 
+    /// Do workers do it?
+    pub fn has_fleet(&self) -> bool {
+        self.broker.is_some()
+    }
+
     /// Starts the log, makes the order and runs the job.
     pub fn run(self, order: impl FnOnce() -> anyhow::Result<Order>) -> ExitCode {
         start_logging(self.verbose, self.quiet || self.verbose == 0);
@@ -153,13 +159,19 @@ fn try_run(args: JobArgs, order: Order) -> anyhow::Result<ExitCode> {
     // Before the target is made: a broker that cannot be reached must leave nothing.
     let abandoned = broker.as_ref().map(|config| node::check_broker(config, &source, &target)).transpose()?;
     let row = crate::pass::row(order.pass).with_context(|| format!("no pass '{}'", order.pass))?;
-    let prepared = node::prepare(&source, &target, job, row.access)?;
+    let prepared = node::prepare(&source, &target, job, row.access, &order.policy)?;
     let source_root = prepared.roots().source.open_dir(&RelPath::root()).and_then(|d| d.metadata());
     let source_ino = source_root.map_err(NodeError::Target).context("source")?.ino;
     let submitted = Timestamp::now();
     let spec =
         JobSpec { id: job, pass: order.pass.into(), source, target, policy: order.policy, submitted, source_ino };
     let (sink, report) = report.map_or_else(|| Ok(ReportFile::none()), ReportFile::into_sink)?;
+    let (sink, lines) = if spec.policy.dry_run && !args.json && !args.quiet {
+        let (sink, lines) = Lines::before(sink);
+        (sink, Some(lines))
+    } else {
+        (sink, None)
+    };
     let board = Arc::new(Board::new(sink));
     for job in abandoned.unwrap_or_default() {
         board.note(&format!("job {job} between the same roots had lost its leader; this one goes on where it stopped"));
@@ -167,6 +179,9 @@ fn try_run(args: JobArgs, order: Order) -> anyhow::Result<ExitCode> {
     let progress = Progress::start(Arc::clone(&board), prepared.roots().source.usage(), args.quiet);
     let ended = run_job(&spec, row, prepared, sizes, broker.as_ref(), &board);
     progress.finish();
+    if let Some(lines) = lines {
+        lines.finish();
+    }
     let ended = ended?;
     let written = report.finish();
     let finished = Finished { spec: &spec, snapshot: board.snapshot(), ended: &ended };

@@ -2,10 +2,12 @@
 
 mod copy;
 mod job;
+mod load;
 mod progress;
 mod report;
 mod summary;
 mod worker;
+mod would;
 
 use crate::exit_code::ExitCode;
 use crate::node::NodeError;

@@ -76,8 +76,10 @@ pub fn print(f: &Finished<'_>, quiet: bool) {
 fn text(f: &Finished<'_>) -> String {
     let t = &f.snapshot.totals;
     let elapsed = f.snapshot.elapsed;
+    let dry = f.spec.policy.dry_run;
     let mut out = format!(
-        "{}: {} entries in {}: {} copied ({}), {} attributes only, {} unchanged",
+        "{}{}: {} entries in {}: {} copied ({}), {} attributes only, {} unchanged",
+        if dry { "dry run, nothing was changed: " } else { "" },
         f.status(),
         HumanCount(t.done()),
         duration(elapsed),
@@ -91,7 +93,7 @@ fn text(f: &Finished<'_>) -> String {
         (t.vanished, "vanished while the job ran"),
         (t.changed_while_copying, "kept changing while they were copied; the next pass copies them again"),
         (t.filtered, "left out"),
-        (t.leftovers_removed, "working files of killed runs removed"),
+        (if dry { 0 } else { t.leftovers_removed }, "working files of killed runs removed"),
     ] {
         if n > 0 {
             let _ = write!(out, "\n  {} {what}", HumanCount(n));

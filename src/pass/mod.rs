@@ -5,6 +5,7 @@
 //! that it returns only when its effects are done.
 
 pub mod copy;
+mod dry_run;
 
 use crate::broker::{Stopped, Ticket};
 use crate::fs::{Filesystem, Side};
@@ -86,6 +87,20 @@ pub struct PassRow {
     pub open: OpenPass,
     /// What it does with the target's root.
     pub access: Access,
+}
+
+impl PassRow {
+    /// Prepares the pass; one that only says what it would do tells it with its reports.
+    ///
+    /// # Errors
+    /// A root that cannot be looked at, or that is not the job's.
+    pub fn prepare(&self, spec: &JobSpec, roots: Roots, leads: bool) -> Result<Box<dyn Pass>, crate::fs::FsError> {
+        let pass = (self.open)(spec, roots.clone(), leads)?;
+        if !(spec.policy.dry_run && self.access == Access::Make) {
+            return Ok(pass);
+        }
+        Ok(Box::new(dry_run::DryRun::new(pass, &roots)))
+    }
 }
 
 /// Every pass.

@@ -2,9 +2,11 @@
 
 mod architecture;
 mod changes;
+mod dry_run;
 mod fidelity;
 mod fleet;
 mod kill;
+mod limits;
 mod scale;
 mod support;
 mod trouble;

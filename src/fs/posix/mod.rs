@@ -15,6 +15,7 @@ mod sys;
 mod xattr;
 
 pub use overlap::{RootKind, check_roots, kind_of};
+pub use sys::be_nice;
 
 use self::dir::PosixDir;
 use super::{Dir, Filesystem, FsError, Options, Result, RootError, Side, Traits, Usage};
@@ -90,6 +91,7 @@ pub fn open(path: &[u8], side: Side, options: &Options) -> std::result::Result<A
     let traits = match side {
         Side::Source => Traits::default(),
         Side::Target => probe::traits(root.as_fd(), &shared),
+        Side::Trial => probe::traits_unseen(root.as_fd(), &shared),
     };
     Ok(Arc::new(PosixFs { root: Arc::new(root), shared, traits }))
 }

@@ -93,6 +93,22 @@ fn returned(n: libc::c_long) -> io::Result<usize> {
     usize::try_from(n).map_err(|_| io::Error::last_os_error())
 }
 
+/// Gives the calling thread, and those that it starts later, the idle class of I/O: served when nobody else asks.
+/// Where that is not allowed, the last place of the usual class.
+///
+/// # Errors
+/// The system's, if it allows neither.
+pub fn be_nice() -> io::Result<()> {
+    // linux/ioprio.h: the class stands above 13 bits of data.
+    const WHO_PROCESS: libc::c_int = 1;
+    const IDLE: libc::c_int = 3 << 13;
+    const BEST_EFFORT_LAST: libc::c_int = 2 << 13 | 7;
+    // SAFETY: takes three numbers; 0 is the caller.
+    let set =
+        |priority: libc::c_int| returned(unsafe { libc::syscall(libc::SYS_ioprio_set, WHO_PROCESS, 0, priority) });
+    set(IDLE).or_else(|_| set(BEST_EFFORT_LAST)).map(drop)
+}
+
 /// A path to what a descriptor holds, through `/proc`: the only way to some calls on `O_PATH` descriptors.
 /// With a name, a child of the directory; calls that do not follow symlinks then stop at the child.
 pub fn proc_path(fd: BorrowedFd<'_>, name: Option<&[u8]>) -> io::Result<CString> {
