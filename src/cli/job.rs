@@ -185,6 +185,7 @@ fn try_run(args: JobArgs, order: Order) -> anyhow::Result<ExitCode> {
     let ended = ended?;
     let written = report.finish();
     let finished = Finished { spec: &spec, snapshot: board.snapshot(), ended: &ended };
+    node::history::remember(&spec, finished.exit_code().number());
     if args.json {
         super::print_result(&summary::json(&finished).to_string());
     }

@@ -5,6 +5,7 @@ mod job;
 mod load;
 mod progress;
 mod report;
+pub mod since;
 mod summary;
 mod worker;
 mod would;

@@ -2,6 +2,7 @@
 
 mod alone;
 mod fleet;
+pub mod history;
 mod layers;
 mod roots;
 mod single;
