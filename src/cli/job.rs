@@ -4,17 +4,16 @@ use super::progress::Progress;
 use super::report::ReportFile;
 use super::summary::{self, Finished};
 use super::would::Lines;
-use super::{refuse, start_logging};
+use super::{given_root, refuse, start_logging};
 use crate::broker::amqp::{AmqpConfig, QueueType};
 use crate::exit_code::ExitCode;
 use crate::model::{JobId, JobSpec, Policy, RelPath, Task, Timestamp};
 use crate::node::{self, Ended, NodeError, PoolSizes, Prepared};
-use crate::pass::PassRow;
+use crate::pass::{Access, PassRow};
 use crate::telemetry::Board;
 use anyhow::Context;
 use clap::Args;
 use std::ffi::OsString;
-use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -176,6 +175,9 @@ fn try_run(args: JobArgs, order: Order) -> anyhow::Result<ExitCode> {
     for job in abandoned.unwrap_or_default() {
         board.note(&format!("job {job} between the same roots had lost its leader; this one goes on where it stopped"));
     }
+    if row.access == Access::Make && !args.quiet {
+        node::doctor::cheap(&spec.source, &spec.target).iter().for_each(|loss| board.note(loss));
+    }
     let progress = Progress::start(Arc::clone(&board), prepared.roots().source.usage(), args.quiet);
     let ended = run_job(&spec, row, prepared, sizes, broker.as_ref(), &board);
     progress.finish();
@@ -214,17 +216,4 @@ fn run_job(
         (Prepared::Tree(roots), None) => node::run_alone(spec, row, roots, first, sizes, board),
         (Prepared::Tree(roots), Some(config)) => node::run_with_fleet(spec, row, roots, first, config, board),
     }
-}
-
-/// A root as given; a relative path becomes absolute, since workers run elsewhere.
-fn given_root(root: OsString) -> anyhow::Result<Vec<u8>> {
-    let bytes = root.into_vec();
-    anyhow::ensure!(!bytes.is_empty(), "an empty path is no root: give a directory or a URL");
-    anyhow::ensure!(!bytes.contains(&0), "a path cannot hold a NUL byte");
-    if bytes.windows(3).any(|w| w == b"://") {
-        return Ok(bytes);
-    }
-    let path = PathBuf::from(OsString::from_vec(bytes));
-    let absolute = std::path::absolute(&path).context("the current directory is gone; give absolute paths")?;
-    Ok(absolute.into_os_string().into_vec())
 }

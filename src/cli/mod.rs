@@ -1,6 +1,7 @@
 //! The command line: arguments, rendering, exit codes. No I/O on trees.
 
 mod copy;
+mod doctor;
 mod job;
 mod load;
 mod progress;
@@ -12,8 +13,12 @@ mod would;
 
 use crate::exit_code::ExitCode;
 use crate::node::NodeError;
+use anyhow::Context;
 use clap::{Parser, Subcommand};
+use std::ffi::OsString;
 use std::io::Write as _;
+use std::os::unix::ffi::OsStringExt;
+use std::path::PathBuf;
 
 /// Moves whole filesystem trees, alone or with a fleet of workers over RabbitMQ, and says what was not kept.
 #[derive(Debug, Parser)]
@@ -27,6 +32,8 @@ pub struct Args {
 enum Command {
     /// Copy a tree; what is right already is left alone
     Copy(copy::CopyArgs),
+    /// Say what a copy would lose, and why one would fail, before it is made
+    Doctor(doctor::DoctorArgs),
     /// Work for the jobs of a fleet until stopped
     Worker(worker::WorkerArgs),
 }
@@ -52,8 +59,22 @@ pub fn run(args: Args) -> ExitCode {
     crate::node::prepare_process();
     match args.command {
         Command::Copy(args) => copy::run(args),
+        Command::Doctor(args) => doctor::run(args),
         Command::Worker(args) => worker::run(args),
     }
+}
+
+/// A root as given; a relative path becomes absolute, since workers run elsewhere.
+fn given_root(root: OsString) -> anyhow::Result<Vec<u8>> {
+    let bytes = root.into_vec();
+    anyhow::ensure!(!bytes.is_empty(), "an empty path is no root: give a directory or a URL");
+    anyhow::ensure!(!bytes.contains(&0), "a path cannot hold a NUL byte");
+    if bytes.windows(3).any(|w| w == b"://") {
+        return Ok(bytes);
+    }
+    let path = PathBuf::from(OsString::from_vec(bytes));
+    let absolute = std::path::absolute(&path).context("the current directory is gone; give absolute paths")?;
+    Ok(absolute.into_os_string().into_vec())
 }
 
 /// Log lines go to stderr; `TREEHAUL_LOG` (as `RUST_LOG`, e.g. `treehaul=debug`) overrides the level.

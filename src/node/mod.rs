@@ -1,6 +1,7 @@
 //! The composition root of a process: opens roots and broker by URL, wires actors, starts and stops them.
 
 mod alone;
+pub mod doctor;
 mod fleet;
 pub mod history;
 mod layers;

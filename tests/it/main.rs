@@ -2,6 +2,7 @@
 
 mod architecture;
 mod changes;
+mod doctor;
 mod dry_run;
 mod fidelity;
 mod fleet;

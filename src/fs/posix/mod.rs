@@ -6,16 +6,20 @@
 mod contents;
 mod dir;
 mod edit;
+mod facts;
 mod file;
 mod new;
 mod overlap;
 mod probe;
 mod remove;
 mod sys;
+mod trial;
 mod xattr;
 
+pub use facts::{Facts, facts};
 pub use overlap::{RootKind, check_roots, kind_of};
 pub use sys::be_nice;
+pub use trial::{Outcome, Trials, Tried, Weight, try_out};
 
 use self::dir::PosixDir;
 use super::{Dir, Filesystem, FsError, Options, Result, RootError, Side, Traits, Usage};

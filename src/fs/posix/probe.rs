@@ -26,12 +26,13 @@ pub(super) fn traits_unseen(root: BorrowedFd<'_>, shared: &Arc<Shared>) -> Trait
     if rustix::fs::openat(root, ".", flags, Mode::RUSR | Mode::WUSR).is_ok() {
         return traits(root, shared);
     }
-    let time_granularity_ns = rustix::fs::fstatfs(root).map_or(1, |s| usual_granularity_ns(s.f_type as u64));
+    let time_granularity_ns =
+        rustix::fs::fstatfs(root).map_or(1, |s| usual_granularity_ns(s.f_type as u64 & 0xffff_ffff));
     Traits { time_granularity_ns, ..Traits::default() }
 }
 
 /// What filesystems that are known for coarse times keep of them, by their magic number.
-fn usual_granularity_ns(magic: u64) -> u32 {
+pub(super) fn usual_granularity_ns(magic: u64) -> u32 {
     match magic {
         0x4d44 => 2_000_000_000,                        // FAT
         0x2011_bab0 => 10_000_000,                      // exFAT
