@@ -2,6 +2,7 @@
 
 use super::filter::FilterArgs;
 use super::job::{FidelityArgs, JobArgs, Order, WriteArgs};
+use super::load::LoadArgs;
 use crate::exit_code::ExitCode;
 use crate::model::Policy;
 use clap::Args;
@@ -17,16 +18,25 @@ pub struct CopyArgs {
     fidelity: FidelityArgs,
     #[command(flatten)]
     filter: FilterArgs,
+    #[command(flatten)]
+    load: LoadArgs,
+    /// Change nothing; print what would be done, a line an entry
+    #[arg(short = 'n', long)]
+    dry_run: bool,
 }
 
 /// Runs the command.
 pub fn run(args: CopyArgs) -> ExitCode {
-    let CopyArgs { job, write, fidelity, filter } = args;
+    let CopyArgs { job, write, fidelity, filter, load, dry_run } = args;
+    let fleet = job.has_fleet();
     job.run(|| {
+        load.be_nice(fleet)?;
         let mut policy = Policy::default();
         write.apply(&mut policy);
         fidelity.apply(&mut policy);
         filter.apply(&mut policy)?;
+        policy.limits = load.limits();
+        policy.dry_run = dry_run;
         Ok(Order { pass: "copy", policy })
     })
 }

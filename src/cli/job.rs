@@ -3,17 +3,17 @@
 use super::progress::Progress;
 use super::report::ReportFile;
 use super::summary::{self, Finished};
-use super::{refuse, start_logging};
+use super::would::Lines;
+use super::{given_root, refuse, start_logging};
 use crate::broker::amqp::{AmqpConfig, QueueType};
 use crate::exit_code::ExitCode;
-use crate::model::{JobId, JobSpec, Policy, RelPath, Task, Timestamp, escaped};
+use crate::model::{JobId, JobSpec, Policy, RelPath, Task, Timestamp};
 use crate::node::{self, Ended, NodeError, PoolSizes, Prepared};
-use crate::pass::PassRow;
-use crate::telemetry::{Board, Sink, Told};
+use crate::pass::{Access, PassRow};
+use crate::telemetry::Board;
 use anyhow::Context;
 use clap::Args;
 use std::ffi::OsString;
-use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -132,6 +132,11 @@ impl JobArgs {
         }
     }
 
+    /// Do workers do it?
+    pub fn has_fleet(&self) -> bool {
+        self.broker.is_some()
+    }
+
     /// Starts the log, makes the order and runs the job.
     pub fn run(self, order: impl FnOnce() -> anyhow::Result<Order>) -> ExitCode {
         start_logging(self.verbose, self.quiet || self.verbose == 0);
@@ -153,24 +158,36 @@ fn try_run(args: JobArgs, order: Order) -> anyhow::Result<ExitCode> {
     // Before the target is made: a broker that cannot be reached must leave nothing.
     let abandoned = broker.as_ref().map(|config| node::check_broker(config, &source, &target)).transpose()?;
     let row = crate::pass::row(order.pass).with_context(|| format!("no pass '{}'", order.pass))?;
-    let prepared = node::prepare(&source, &target, job, row.access)?;
+    let prepared = node::prepare(&source, &target, job, row.access, &order.policy)?;
     let source_root = prepared.roots().source.open_dir(&RelPath::root()).and_then(|d| d.metadata());
     let source_ino = source_root.map_err(NodeError::Target).context("source")?.ino;
     let submitted = Timestamp::now();
     let spec =
         JobSpec { id: job, pass: order.pass.into(), source, target, policy: order.policy, submitted, source_ino };
     let (sink, report) = report.map_or_else(|| Ok(ReportFile::none()), ReportFile::into_sink)?;
-    let sink = if spec.policy.dry_run && !args.quiet && !args.json { saying_findings(sink) } else { sink };
+    let (sink, lines) = if spec.policy.dry_run && !args.json && !args.quiet {
+        let (sink, lines) = Lines::before(sink);
+        (sink, Some(lines))
+    } else {
+        (sink, None)
+    };
     let board = Arc::new(Board::new(sink));
     for job in abandoned.unwrap_or_default() {
         board.note(&format!("job {job} between the same roots had lost its leader; this one goes on where it stopped"));
     }
+    if row.access == Access::Make && !args.quiet {
+        node::doctor::cheap(&spec.source, &spec.target).iter().for_each(|loss| board.note(loss));
+    }
     let progress = Progress::start(Arc::clone(&board), prepared.roots().source.usage(), args.quiet);
     let ended = run_job(&spec, row, prepared, sizes, broker.as_ref(), &board);
     progress.finish();
+    if let Some(lines) = lines {
+        lines.finish();
+    }
     let ended = ended?;
     let written = report.finish();
     let finished = Finished { spec: &spec, snapshot: board.snapshot(), ended: &ended };
+    node::history::remember(&spec, finished.exit_code().number());
     if args.json {
         super::print_result(&summary::json(&finished).to_string());
     }
@@ -199,27 +216,4 @@ fn run_job(
         (Prepared::Tree(roots), None) => node::run_alone(spec, row, roots, first, sizes, board),
         (Prepared::Tree(roots), Some(config)) => node::run_with_fleet(spec, row, roots, first, config, board),
     }
-}
-
-/// A dry run is run for what it finds: each is said as it is found.
-fn saying_findings(mut sink: Sink) -> Sink {
-    Box::new(move |told| {
-        if let Told::Finding(finding) = told {
-            super::print_result(&format!("{} {}", finding.what, escaped(&finding.path)));
-        }
-        sink(told);
-    })
-}
-
-/// A root as given; a relative path becomes absolute, since workers run elsewhere.
-fn given_root(root: OsString) -> anyhow::Result<Vec<u8>> {
-    let bytes = root.into_vec();
-    anyhow::ensure!(!bytes.is_empty(), "an empty path is no root: give a directory or a URL");
-    anyhow::ensure!(!bytes.contains(&0), "a path cannot hold a NUL byte");
-    if bytes.windows(3).any(|w| w == b"://") {
-        return Ok(bytes);
-    }
-    let path = PathBuf::from(OsString::from_vec(bytes));
-    let absolute = std::path::absolute(&path).context("the current directory is gone; give absolute paths")?;
-    Ok(absolute.into_os_string().into_vec())
 }

@@ -3,20 +3,28 @@
 mod copy;
 mod delete;
 mod dirtime;
+mod doctor;
 mod files_from;
 mod filter;
 mod job;
+mod load;
 mod progress;
 mod report;
+pub mod since;
 mod size;
 mod summary;
 mod time;
 mod worker;
+mod would;
 
 use crate::exit_code::ExitCode;
 use crate::node::NodeError;
+use anyhow::Context;
 use clap::{Parser, Subcommand};
+use std::ffi::OsString;
 use std::io::Write as _;
+use std::os::unix::ffi::OsStringExt;
+use std::path::PathBuf;
 
 /// Moves whole filesystem trees, alone or with a fleet of workers over RabbitMQ, and says what was not kept.
 #[derive(Debug, Parser)]
@@ -34,6 +42,8 @@ enum Command {
     Delete(delete::DeleteCommandArgs),
     /// Give the target's directories the times and attributes of the source's
     Dirtime(dirtime::DirtimeArgs),
+    /// Say what a copy would lose, and why one would fail, before it is made
+    Doctor(doctor::DoctorArgs),
     /// Work for the jobs of a fleet until stopped
     Worker(worker::WorkerArgs),
 }
@@ -61,8 +71,22 @@ pub fn run(args: Args) -> ExitCode {
         Command::Copy(args) => copy::run(args),
         Command::Delete(args) => delete::run(args),
         Command::Dirtime(args) => dirtime::run(args),
+        Command::Doctor(args) => doctor::run(args),
         Command::Worker(args) => worker::run(args),
     }
+}
+
+/// A root as given; a relative path becomes absolute, since workers run elsewhere.
+fn given_root(root: OsString) -> anyhow::Result<Vec<u8>> {
+    let bytes = root.into_vec();
+    anyhow::ensure!(!bytes.is_empty(), "an empty path is no root: give a directory or a URL");
+    anyhow::ensure!(!bytes.contains(&0), "a path cannot hold a NUL byte");
+    if bytes.windows(3).any(|w| w == b"://") {
+        return Ok(bytes);
+    }
+    let path = PathBuf::from(OsString::from_vec(bytes));
+    let absolute = std::path::absolute(&path).context("the current directory is gone; give absolute paths")?;
+    Ok(absolute.into_os_string().into_vec())
 }
 
 /// Log lines go to stderr; `TREEHAUL_LOG` (as `RUST_LOG`, e.g. `treehaul=debug`) overrides the level.

@@ -7,6 +7,7 @@
 pub mod copy;
 pub mod delete;
 pub mod dirtime;
+mod dry_run;
 pub mod extras;
 
 use crate::broker::{Stopped, Ticket};
@@ -100,6 +101,20 @@ pub struct PassRow {
     pub open: OpenPass,
     /// What it does with the target's root.
     pub access: Access,
+}
+
+impl PassRow {
+    /// Prepares the pass; one that only says what it would do tells it with its reports.
+    ///
+    /// # Errors
+    /// A root that cannot be looked at, or that is not the job's.
+    pub fn prepare(&self, spec: &JobSpec, roots: Roots, leads: bool) -> Result<Box<dyn Pass>, OpenError> {
+        let pass = (self.open)(spec, roots.clone(), leads)?;
+        if !(spec.policy.dry_run && self.access == Access::Make) {
+            return Ok(pass);
+        }
+        Ok(Box::new(dry_run::DryRun::new(pass, &roots)))
+    }
 }
 
 /// Every pass.

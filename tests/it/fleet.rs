@@ -29,6 +29,68 @@ fn three_workers_make_the_same_copy_and_leave_nothing_on_the_broker() {
 }
 
 #[test]
+fn a_dry_run_by_workers_lists_everything_once_and_makes_nothing() {
+    let host = Host::new("dry");
+    assert_root();
+    let s = Scratch::new();
+    let (source, target) = (s.join("src"), s.join("dst"));
+    exotic_tree(&source, 24, 1500);
+    let workers = ["d1", "d2"].map(|n| host.worker(n));
+    let dry = |target: &Path| {
+        let mut c = treehaul();
+        c.args(["copy", "--dry-run", "--broker", &host.url]).args([&source, target]);
+        let ran = run(&mut c);
+        assert_eq!(ran.code, 0, "{}{}", ran.stdout, ran.stderr);
+        let mut lines: Vec<String> =
+            ran.stdout.lines().filter(|l| l.starts_with("would ")).map(str::to_owned).collect();
+        lines.sort();
+        lines
+    };
+    let lines = dry(&target);
+    assert!(!target.exists(), "nothing is made");
+    let mut once = lines.clone();
+    once.dedup();
+    assert_eq!(once.len(), lines.len(), "something is listed twice");
+    let ran = run(&mut host.copy(&source, &target));
+    assert_eq!((ran.code, ran.total("found")), (0, lines.len() as u64), "{}{}", ran.stdout, ran.stderr);
+    let before = snapshot(&target);
+    assert_eq!(dry(&target), Vec::<String>::new(), "what is right needs nothing");
+    fs::write(source.join("dir 2-new"), "x").unwrap();
+    assert_eq!(dry(&target), ["would copy dir 2-new", "would update ."]);
+    assert!(snapshot(&target) == before, "something was touched");
+    drop(workers);
+}
+
+#[test]
+fn workers_keep_within_the_jobs_limits_and_their_own() {
+    let host = Host::new("limits");
+    let s = Scratch::new();
+    let source = s.join("src");
+    fs::create_dir(&source).unwrap();
+    (0..24).for_each(|i| fs::write(source.join(format!("f{i}")), vec![i; 1 << 20]).unwrap());
+    let timed = |worker: &[&str], job: &[&str], target: &str| {
+        let mut c = treehaul();
+        c.args(["worker", "-q", "--name", target, "--broker", &host.url]).args(worker).stdout(Stdio::null());
+        let worker = Worker(c.process_group(0).spawn().expect("a worker starts"));
+        let began = std::time::Instant::now();
+        let ran = run(host.copy(&source, &s.join(target)).args(job));
+        assert_eq!((ran.code, ran.total("bytes_copied")), (0, 24 << 20), "{}{}", ran.stdout, ran.stderr);
+        assert_identical(&source, &s.join(target));
+        assert_eq!(worker.stop(), Some(0));
+        began.elapsed().as_secs_f64()
+    };
+    // 24 MiB at 8 MiB a second, whoever says so; the smaller of two counts.
+    for (worker, job, name) in [
+        (&["--bwlimit", "8M"][..], &[][..], "own"),
+        (&[], &["--bwlimit", "8M"], "job"),
+        (&["--bwlimit", "8M"], &["--bwlimit", "80M"], "smaller"),
+    ] {
+        let elapsed = timed(worker, job, name);
+        assert!((0.95 * 3.0..30.0).contains(&elapsed), "{name}: {elapsed}");
+    }
+}
+
+#[test]
 fn workers_may_be_killed_and_join_late_and_the_copy_is_whole() {
     let host = Host::new("killed");
     assert_root();

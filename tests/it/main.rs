@@ -2,10 +2,13 @@
 
 mod architecture;
 mod changes;
+mod doctor;
+mod dry_run;
 mod fidelity;
 mod fleet;
 mod hosts;
 mod kill;
+mod limits;
 mod links;
 mod scale;
 
