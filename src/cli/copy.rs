@@ -27,6 +27,6 @@ pub fn run(args: CopyArgs) -> ExitCode {
         write.apply(&mut policy);
         fidelity.apply(&mut policy);
         filter.apply(&mut policy)?;
-        Ok(Order { pass: "copy", policy })
+        Ok(Order { pass: "copy", policy, files: filter.files_from()? })
     })
 }

@@ -1,5 +1,6 @@
 //! What the passes share on the command line, and how a job is run from it.
 
+use super::files_from::FilesFrom;
 use super::progress::Progress;
 use super::report::ReportFile;
 use super::summary::{self, Finished};
@@ -121,6 +122,8 @@ pub struct Order {
     pub pass: &'static str,
     /// How.
     pub policy: Policy,
+    /// Only these paths, instead of the whole tree.
+    pub files: Option<FilesFrom>,
 }
 
 impl JobArgs {
@@ -154,6 +157,15 @@ fn try_run(args: JobArgs, order: Order) -> anyhow::Result<ExitCode> {
     let abandoned = broker.as_ref().map(|config| node::check_broker(config, &source, &target)).transpose()?;
     let row = crate::pass::row(order.pass).with_context(|| format!("no pass '{}'", order.pass))?;
     let prepared = node::prepare(&source, &target, job, row.access)?;
+    anyhow::ensure!(
+        order.files.is_none() || matches!(prepared, Prepared::Tree(_)),
+        "--files-from lists what is in a directory, and the source is none"
+    );
+    let list_trouble = order.files.as_ref().map(FilesFrom::trouble);
+    let first: Box<dyn Iterator<Item = Task> + Send> = match order.files {
+        Some(files) => Box::new(files),
+        None => Box::new(std::iter::once(Task::root())),
+    };
     let source_root = prepared.roots().source.open_dir(&RelPath::root()).and_then(|d| d.metadata());
     let source_ino = source_root.map_err(NodeError::Target).context("source")?.ino;
     let submitted = Timestamp::now();
@@ -165,7 +177,7 @@ fn try_run(args: JobArgs, order: Order) -> anyhow::Result<ExitCode> {
         board.note(&format!("job {job} between the same roots had lost its leader; this one goes on where it stopped"));
     }
     let progress = Progress::start(Arc::clone(&board), prepared.roots().source.usage(), args.quiet);
-    let ended = run_job(&spec, row, prepared, sizes, broker.as_ref(), &board);
+    let ended = run_job(&spec, row, prepared, first, sizes, broker.as_ref(), &board);
     progress.finish();
     let ended = ended?;
     let written = report.finish();
@@ -174,11 +186,13 @@ fn try_run(args: JobArgs, order: Order) -> anyhow::Result<ExitCode> {
         super::print_result(&summary::json(&finished).to_string());
     }
     summary::print(&finished, args.quiet || args.json);
-    if let Err(e) = written {
+    let list_trouble = list_trouble.and_then(|trouble| trouble.take()).map(|why| anyhow::anyhow!(why));
+    let troubles: Vec<anyhow::Error> = list_trouble.into_iter().chain(written.err()).collect();
+    for e in &troubles {
         super::say(&format!("treehaul: {e:#}"));
-        if finished.exit_code() == ExitCode::Complete {
-            return Ok(ExitCode::Infrastructure);
-        }
+    }
+    if !troubles.is_empty() && finished.exit_code() == ExitCode::Complete {
+        return Ok(ExitCode::Infrastructure);
     }
     Ok(finished.exit_code())
 }
@@ -187,11 +201,11 @@ fn run_job(
     spec: &JobSpec,
     row: &PassRow,
     prepared: Prepared,
+    first: impl Iterator<Item = Task> + Send,
     sizes: PoolSizes,
     broker: Option<&AmqpConfig>,
     board: &Arc<Board>,
 ) -> Result<Ended, NodeError> {
-    let first = [Task::root()];
     match (prepared, broker) {
         // One entry is not worth a message.
         (Prepared::Single { roots, name, target_name }, _) => node::run_single(spec, roots, &name, &target_name, board),

@@ -3,6 +3,7 @@
 mod architecture;
 mod changes;
 mod fidelity;
+mod filters;
 mod fleet;
 mod kill;
 mod scale;
