@@ -3,6 +3,7 @@
 use super::filter::FilterArgs;
 use super::job::{FidelityArgs, JobArgs, Order, WriteArgs};
 use super::load::LoadArgs;
+use super::since::SinceArgs;
 use crate::exit_code::ExitCode;
 use crate::model::Policy;
 use clap::Args;
@@ -20,6 +21,8 @@ pub struct CopyArgs {
     filter: FilterArgs,
     #[command(flatten)]
     load: LoadArgs,
+    #[command(flatten)]
+    since: SinceArgs,
     /// Change nothing; print what would be done, a line an entry
     #[arg(short = 'n', long)]
     dry_run: bool,
@@ -27,7 +30,7 @@ pub struct CopyArgs {
 
 /// Runs the command.
 pub fn run(args: CopyArgs) -> ExitCode {
-    let CopyArgs { job, write, fidelity, filter, load, dry_run } = args;
+    let CopyArgs { job, write, fidelity, filter, load, since, dry_run } = args;
     let fleet = job.has_fleet();
     job.run(|| {
         load.be_nice(fleet)?;
@@ -37,6 +40,6 @@ pub fn run(args: CopyArgs) -> ExitCode {
         filter.apply(&mut policy)?;
         policy.limits = load.limits();
         policy.dry_run = dry_run;
-        Ok(Order { pass: "copy", policy })
+        Ok(Order { files: filter.files_from()?, since: Some(since), ..Order::new("copy", policy) })
     })
 }

@@ -20,6 +20,6 @@ pub fn run(args: DirtimeArgs) -> ExitCode {
     job.run(|| {
         let mut policy = Policy::default();
         fidelity.apply(&mut policy);
-        Ok(Order { pass: "dirtime", policy })
+        Ok(Order::new("dirtime", policy))
     })
 }

@@ -24,6 +24,8 @@ pub struct FilesFrom {
     lines: Lines,
     /// The first path of the next task.
     ahead: Option<Path>,
+    /// A task was made.
+    begun: bool,
     trouble: ListTrouble,
 }
 
@@ -58,7 +60,7 @@ impl FilesFrom {
         let mut lines = Lines::new(file, held.with_context(what)?, end);
         while lines.next_path()?.is_some() {}
         lines.rewind().with_context(what)?;
-        Ok(FilesFrom { lines, ahead: None, trouble: ListTrouble::default() })
+        Ok(FilesFrom { lines, ahead: None, begun: false, trouble: ListTrouble::default() })
     }
 
     /// To be looked at when the job is over.
@@ -87,8 +89,14 @@ impl Iterator for FilesFrom {
     type Item = Task;
 
     fn next(&mut self) -> Option<Task> {
-        let Some((dir, name)) = self.path()?.split() else { return Some(Task::root()) };
         let mut names = Names::default();
+        let Some(path) = self.path() else {
+            // A job needs a task to end with, also if nothing is listed.
+            let is_first = !std::mem::replace(&mut self.begun, true);
+            return is_first.then(|| Task::Pick { dir: RelPath::root(), names });
+        };
+        self.begun = true;
+        let Some((dir, name)) = path.split() else { return Some(Task::root()) };
         let _ = names.push(0, &name); // a part of a checked path
         while names.len() < MAX_TASK_ENTRIES
             && let Some(path) = self.path()
@@ -227,7 +235,12 @@ mod tests {
     fn neighbours_in_one_directory_share_a_task() {
         let expected = [pick("d", &["a", "b"]), pick("", &["c"]), pick("d/e", &["f"]), pick("d", &["a"])];
         assert_eq!(picks(b"d/a\n./d/b/\n\n/c\nd//./e/f\nd/a", b'\n'), expected);
-        assert_eq!(picks(b"", b'\n'), []);
+    }
+
+    #[test]
+    fn an_empty_list_is_one_task_that_picks_nothing() {
+        assert_eq!(picks(b"", b'\n'), [pick("", &[])]);
+        assert_eq!(picks(b"\n\n", b'\n'), [pick("", &[])]);
     }
 
     #[test]

@@ -63,7 +63,7 @@ struct Options {
     /// Only so many levels: 1 is what the root holds
     #[arg(long, value_name = "N")]
     max_depth: Option<u32>,
-    /// Leave out what is on other filesystems than the source's root
+    /// Do not enter directories on other filesystems than the source's root; they are made
     #[arg(short = 'x', long)]
     one_file_system: bool,
     /// Only the paths in this file, or - for stdin, one a line, relative to the source; directories with all in them

@@ -1,7 +1,9 @@
 //! What the passes share on the command line, and how a job is run from it.
 
+use super::files_from::FilesFrom;
 use super::progress::Progress;
 use super::report::ReportFile;
+use super::since::SinceArgs;
 use super::summary::{self, Finished};
 use super::would::Lines;
 use super::{given_root, refuse, start_logging};
@@ -121,6 +123,17 @@ pub struct Order {
     pub pass: &'static str,
     /// How.
     pub policy: Policy,
+    /// Only these paths, instead of the whole tree.
+    pub files: Option<FilesFrom>,
+    /// Only what changed since then.
+    pub since: Option<SinceArgs>,
+}
+
+impl Order {
+    /// A pass over whole trees.
+    pub fn new(pass: &'static str, policy: Policy) -> Self {
+        Order { pass, policy, files: None, since: None }
+    }
 }
 
 impl JobArgs {
@@ -147,7 +160,7 @@ impl JobArgs {
     }
 }
 
-fn try_run(args: JobArgs, order: Order) -> anyhow::Result<ExitCode> {
+fn try_run(args: JobArgs, mut order: Order) -> anyhow::Result<ExitCode> {
     let broker = args.broker.as_deref().map(|url| AmqpConfig::parse(url, args.queue_type)).transpose();
     let broker = broker.map_err(NodeError::Broker)?;
     let report = args.report.as_deref().map(ReportFile::open).transpose()?;
@@ -155,10 +168,22 @@ fn try_run(args: JobArgs, order: Order) -> anyhow::Result<ExitCode> {
     let sizes = args.sizes();
     let source = given_root(args.source)?;
     let target = given_root(args.target)?;
+    if let Some(since) = &order.since {
+        order.policy.since = since.resolve(&source, &target, &order.policy)?;
+    }
     // Before the target is made: a broker that cannot be reached must leave nothing.
     let abandoned = broker.as_ref().map(|config| node::check_broker(config, &source, &target)).transpose()?;
     let row = crate::pass::row(order.pass).with_context(|| format!("no pass '{}'", order.pass))?;
     let prepared = node::prepare(&source, &target, job, row.access, &order.policy)?;
+    anyhow::ensure!(
+        order.files.is_none() || matches!(prepared, Prepared::Tree(_)),
+        "--files-from lists what is in a directory, and the source is none"
+    );
+    let list_trouble = order.files.as_ref().map(FilesFrom::trouble);
+    let first: Box<dyn Iterator<Item = Task> + Send> = match order.files {
+        Some(files) => Box::new(files),
+        None => Box::new(std::iter::once(Task::root())),
+    };
     let source_root = prepared.roots().source.open_dir(&RelPath::root()).and_then(|d| d.metadata());
     let source_ino = source_root.map_err(NodeError::Target).context("source")?.ino;
     let submitted = Timestamp::now();
@@ -179,7 +204,7 @@ fn try_run(args: JobArgs, order: Order) -> anyhow::Result<ExitCode> {
         node::doctor::cheap(&spec.source, &spec.target).iter().for_each(|loss| board.note(loss));
     }
     let progress = Progress::start(Arc::clone(&board), prepared.roots().source.usage(), args.quiet);
-    let ended = run_job(&spec, row, prepared, sizes, broker.as_ref(), &board);
+    let ended = run_job(&spec, row, prepared, first, sizes, broker.as_ref(), &board);
     progress.finish();
     if let Some(lines) = lines {
         lines.finish();
@@ -192,11 +217,13 @@ fn try_run(args: JobArgs, order: Order) -> anyhow::Result<ExitCode> {
         super::print_result(&summary::json(&finished).to_string());
     }
     summary::print(&finished, args.quiet || args.json);
-    if let Err(e) = written {
+    let list_trouble = list_trouble.and_then(|trouble| trouble.take()).map(|why| anyhow::anyhow!(why));
+    let troubles: Vec<anyhow::Error> = list_trouble.into_iter().chain(written.err()).collect();
+    for e in &troubles {
         super::say(&format!("treehaul: {e:#}"));
-        if finished.exit_code() == ExitCode::Complete {
-            return Ok(ExitCode::Infrastructure);
-        }
+    }
+    if !troubles.is_empty() && finished.exit_code() == ExitCode::Complete {
+        return Ok(ExitCode::Infrastructure);
     }
     Ok(finished.exit_code())
 }
@@ -205,11 +232,11 @@ fn run_job(
     spec: &JobSpec,
     row: &PassRow,
     prepared: Prepared,
+    first: impl Iterator<Item = Task> + Send,
     sizes: PoolSizes,
     broker: Option<&AmqpConfig>,
     board: &Arc<Board>,
 ) -> Result<Ended, NodeError> {
-    let first = [Task::root()];
     match (prepared, broker) {
         // One entry is not worth a message.
         (Prepared::Single { roots, name, target_name }, _) => node::run_single(spec, roots, &name, &target_name, board),

@@ -13,6 +13,7 @@ mod report;
 pub mod since;
 mod size;
 mod summary;
+mod sync;
 mod time;
 mod worker;
 mod would;
@@ -38,6 +39,8 @@ pub struct Args {
 enum Command {
     /// Copy a tree; what is right already is left alone
     Copy(copy::CopyArgs),
+    /// Make the target what the source is, in one walk: copy, and with --delete remove what only the target has
+    Sync(sync::SyncArgs),
     /// Remove what only the target has, and nothing else
     Delete(delete::DeleteCommandArgs),
     /// Give the target's directories the times and attributes of the source's
@@ -69,6 +72,7 @@ pub fn run(args: Args) -> ExitCode {
     crate::node::prepare_process();
     match args.command {
         Command::Copy(args) => copy::run(args),
+        Command::Sync(args) => sync::run(args),
         Command::Delete(args) => delete::run(args),
         Command::Dirtime(args) => dirtime::run(args),
         Command::Doctor(args) => doctor::run(args),

@@ -7,7 +7,7 @@ use anyhow::Context;
 const UNITS: [(&str, i64); 7] =
     [("s", 1), ("m", 60), ("h", 3600), ("d", 86_400), ("w", 604_800), ("M", 30 * 86_400), ("y", 365 * 86_400)];
 
-/// Reads `2026-01-31`, `2026-01-31 12:00[:00]` (local time), `2026-01-31T12:00:00+01:00`, `@SECONDS` since 1970, or an
+/// Reads `2026-01-31`, `2026-01-31 12:00[:00]` (local time), `2026-01-31T12:00:00+01:00`, `@SECONDS[.FRACTION]` since 1970, or an
 /// age before `now`: `30d`, `1w2d`, `12h`.
 ///
 /// # Errors
@@ -22,9 +22,11 @@ pub fn parse_time(text: &str, now: Timestamp) -> anyhow::Result<Timestamp> {
         });
     }
     if let Some(seconds) = text.strip_prefix('@') {
-        let sec =
-            seconds.parse().ok().with_context(|| format!("'{}': no number of seconds", escaped(text.as_bytes())))?;
-        return Ok(Timestamp { sec, ns: 0 });
+        let (sec, fraction) = seconds.split_once('.').unwrap_or((seconds, ""));
+        let digits = fraction.len() <= 9 && fraction.bytes().all(|b| b.is_ascii_digit());
+        let ns = digits.then(|| format!("{fraction:0<9}").parse().ok()).flatten();
+        let time = sec.parse().ok().zip(ns).map(|(sec, ns)| Timestamp { sec, ns });
+        return time.with_context(|| format!("'{}': no number of seconds", escaped(text.as_bytes())));
     }
     if let Ok(time) = text.parse::<jiff::Timestamp>() {
         return Ok(of_jiff(time));

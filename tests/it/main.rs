@@ -5,13 +5,14 @@ mod changes;
 mod doctor;
 mod dry_run;
 mod fidelity;
+mod filters;
 mod fleet;
 mod hosts;
 mod kill;
 mod limits;
 mod links;
 mod scale;
-
+mod since;
 mod support;
-
+mod swap;
 mod trouble;
