@@ -27,7 +27,7 @@ pub struct Args {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Copy a tree; what is right already is left alone
-    Copy(copy::CopyArgs),
+    Copy(Box<copy::CopyArgs>),
     /// Work for the jobs of a fleet until stopped
     Worker(worker::WorkerArgs),
 }
@@ -52,7 +52,7 @@ pub fn escaped_lines(text: &str) -> String {
 pub fn run(args: Args) -> ExitCode {
     crate::node::prepare_process();
     match args.command {
-        Command::Copy(args) => copy::run(args),
+        Command::Copy(args) => copy::run(*args),
         Command::Worker(args) => worker::run(args),
     }
 }
