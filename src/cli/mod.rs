@@ -38,13 +38,13 @@ pub struct Args {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Copy a tree; what is right already is left alone
-    Copy(copy::CopyArgs),
+    Copy(Box<copy::CopyArgs>),
     /// Make the target what the source is, in one walk: copy, and with --delete remove what only the target has
-    Sync(sync::SyncArgs),
+    Sync(Box<sync::SyncArgs>),
     /// Remove what only the target has, and nothing else
-    Delete(delete::DeleteCommandArgs),
+    Delete(Box<delete::DeleteCommandArgs>),
     /// Give the target's directories the times and attributes of the source's
-    Dirtime(dirtime::DirtimeArgs),
+    Dirtime(Box<dirtime::DirtimeArgs>),
     /// Say what a copy would lose, and why one would fail, before it is made
     Doctor(doctor::DoctorArgs),
     /// Work for the jobs of a fleet until stopped
@@ -71,10 +71,10 @@ pub fn escaped_lines(text: &str) -> String {
 pub fn run(args: Args) -> ExitCode {
     crate::node::prepare_process();
     match args.command {
-        Command::Copy(args) => copy::run(args),
-        Command::Sync(args) => sync::run(args),
-        Command::Delete(args) => delete::run(args),
-        Command::Dirtime(args) => dirtime::run(args),
+        Command::Copy(args) => copy::run(*args),
+        Command::Sync(args) => sync::run(*args),
+        Command::Delete(args) => delete::run(*args),
+        Command::Dirtime(args) => dirtime::run(*args),
         Command::Doctor(args) => doctor::run(args),
         Command::Worker(args) => worker::run(args),
     }

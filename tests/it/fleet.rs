@@ -4,6 +4,7 @@ use crate::hosts::*;
 use crate::support::*;
 use std::fs;
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 #[test]
