@@ -256,7 +256,7 @@ fn find_in(
     let text = std::fs::read(&file).unwrap_or_default();
     let name = job.to_string();
     let records = text.split(|b| *b == b'\n').filter_map(|line| serde_json::from_slice::<Record>(line).ok());
-    let Some(record) = records.filter(|r| r.job == name).last() else {
+    let Some(record) = records.rev().find(|r| r.job == name) else {
         return Err(HistoryError::Unknown { job, file: escaped(file.as_os_str().as_encoded_bytes()) });
     };
     record.basis(job, source, target, policy)

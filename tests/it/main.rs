@@ -6,6 +6,7 @@ mod doctor;
 mod dry_run;
 mod fidelity;
 mod fleet;
+mod history;
 mod kill;
 mod limits;
 mod scale;

@@ -2,10 +2,10 @@
 
 use super::super::{FsError, RootError};
 use super::probe::usual_granularity_ns;
-use super::sys;
 use super::xattr::ACL_ACCESS;
+use super::{DIRECTORY, sys, with_noatime};
 use crate::model::{Operation, Timestamp};
-use rustix::fs::{AtFlags, CWD, Mode, OFlags, StatVfsMountFlags};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, RawDir, StatVfsMountFlags};
 use rustix::io::Errno;
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, OwnedFd};
@@ -56,6 +56,8 @@ pub struct Facts {
     pub used_bytes: u64,
     /// Bytes that this process may still use.
     pub free_bytes: u64,
+    /// There is nothing in the directory.
+    pub empty: bool,
     /// Inodes in use; 0 where nobody counts.
     pub used_inodes: u64,
     /// Inodes that are left; none where nobody counts.
@@ -88,8 +90,8 @@ pub struct Facts {
 /// [`RootError::Fs`], if it cannot be opened.
 pub fn facts(path: &[u8]) -> Result<Facts, RootError> {
     let fail = |e: Errno| RootError::Fs { path: path.to_vec(), error: FsError::new(Operation::OpenRoot, e) };
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let fd = rustix::fs::openat(CWD, OsStr::from_bytes(path), flags, Mode::empty()).map_err(fail)?;
+    let open = |flags| rustix::fs::openat(CWD, OsStr::from_bytes(path), flags, Mode::empty());
+    let fd = with_noatime(open, DIRECTORY.difference(OFlags::NOFOLLOW)).map_err(fail)?;
     of_descriptor(&fd).map_err(fail)
 }
 
@@ -105,6 +107,7 @@ fn of_descriptor(fd: &OwnedFd) -> rustix::io::Result<Facts> {
         whole: own.st_dev != above.st_dev || own.st_ino == above.st_ino,
         used_bytes: vfs.f_blocks.saturating_sub(vfs.f_bfree).saturating_mul(vfs.f_frsize),
         free_bytes: vfs.f_bavail.saturating_mul(vfs.f_frsize),
+        empty: is_empty(fd)?,
         used_inodes: vfs.f_files.saturating_sub(vfs.f_ffree),
         free_inodes: (vfs.f_files > 0).then_some(vfs.f_favail),
         longest_name: vfs.f_namemax,
@@ -118,6 +121,18 @@ fn of_descriptor(fd: &OwnedFd) -> rustix::io::Result<Facts> {
         changed: Timestamp { sec: own.st_ctime, ns: u32::try_from(own.st_ctime_nsec).unwrap_or(0) },
         device: own.st_dev,
     })
+}
+
+/// Looks no further than the first entry.
+fn is_empty(fd: &OwnedFd) -> rustix::io::Result<bool> {
+    let mut buffer = Vec::with_capacity(1 << 10);
+    let mut listing = RawDir::new(fd, buffer.spare_capacity_mut());
+    while let Some(entry) = listing.next() {
+        if !matches!(entry?.file_name().to_bytes(), b"." | b"..") {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// Could the directory have such an attribute?

@@ -91,8 +91,12 @@ pub fn examine(patient: &Patient<'_>) -> Result<Vec<Row>, NodeError> {
     let target = directory_of(patient.target, false)?;
     let mut rows = Vec::new();
     if let (Some(source), Some(target)) = (&source, &target) {
-        check_roots(source, path_of(patient.target)?)?;
+        let (source_path, target_path) = (path_of(patient.source)?, path_of(patient.target)?);
+        if source == source_path {
+            check_roots(source_path, target_path)?;
+        }
         let (from, to) = (facts(source)?, facts(target)?);
+        let to = Facts { empty: to.empty || kind_of(target_path)? == RootKind::Absent, ..to };
         let needs = if patient.size_check { Some(look::measure(patient.source)?) } else { None };
         rows.extend(look::source_rows(&from));
         rows.extend(look::target_rows(&from, &to, needs));
