@@ -56,8 +56,6 @@ pub struct Facts {
     pub used_bytes: u64,
     /// Bytes that this process may still use.
     pub free_bytes: u64,
-    /// There is nothing in the directory.
-    pub empty: bool,
     /// Inodes in use; 0 where nobody counts.
     pub used_inodes: u64,
     /// Inodes that are left; none where nobody counts.
@@ -90,9 +88,25 @@ pub struct Facts {
 /// [`RootError::Fs`], if it cannot be opened.
 pub fn facts(path: &[u8]) -> Result<Facts, RootError> {
     let fail = |e: Errno| RootError::Fs { path: path.to_vec(), error: FsError::new(Operation::OpenRoot, e) };
+    open(path).and_then(|fd| of_descriptor(&fd)).map_err(fail)
+}
+
+/// Is nothing in a directory, as far as the first entry tells? Also where there is no directory.
+pub fn is_empty(path: &[u8]) -> bool {
+    let Ok(fd) = open(path) else { return true };
+    let mut buffer = Vec::with_capacity(1 << 10);
+    let mut listing = RawDir::new(&fd, buffer.spare_capacity_mut());
+    while let Some(Ok(entry)) = listing.next() {
+        if !matches!(entry.file_name().to_bytes(), b"." | b"..") {
+            return false;
+        }
+    }
+    true
+}
+
+fn open(path: &[u8]) -> rustix::io::Result<OwnedFd> {
     let open = |flags| rustix::fs::openat(CWD, OsStr::from_bytes(path), flags, Mode::empty());
-    let fd = with_noatime(open, DIRECTORY.difference(OFlags::NOFOLLOW)).map_err(fail)?;
-    of_descriptor(&fd).map_err(fail)
+    with_noatime(open, DIRECTORY.difference(OFlags::NOFOLLOW))
 }
 
 fn of_descriptor(fd: &OwnedFd) -> rustix::io::Result<Facts> {
@@ -107,7 +121,6 @@ fn of_descriptor(fd: &OwnedFd) -> rustix::io::Result<Facts> {
         whole: own.st_dev != above.st_dev || own.st_ino == above.st_ino,
         used_bytes: vfs.f_blocks.saturating_sub(vfs.f_bfree).saturating_mul(vfs.f_frsize),
         free_bytes: vfs.f_bavail.saturating_mul(vfs.f_frsize),
-        empty: is_empty(fd)?,
         used_inodes: vfs.f_files.saturating_sub(vfs.f_ffree),
         free_inodes: (vfs.f_files > 0).then_some(vfs.f_favail),
         longest_name: vfs.f_namemax,
@@ -121,18 +134,6 @@ fn of_descriptor(fd: &OwnedFd) -> rustix::io::Result<Facts> {
         changed: Timestamp { sec: own.st_ctime, ns: u32::try_from(own.st_ctime_nsec).unwrap_or(0) },
         device: own.st_dev,
     })
-}
-
-/// Looks no further than the first entry.
-fn is_empty(fd: &OwnedFd) -> rustix::io::Result<bool> {
-    let mut buffer = Vec::with_capacity(1 << 10);
-    let mut listing = RawDir::new(fd, buffer.spare_capacity_mut());
-    while let Some(entry) = listing.next() {
-        if !matches!(entry?.file_name().to_bytes(), b"." | b"..") {
-            return Ok(false);
-        }
-    }
-    Ok(true)
 }
 
 /// Could the directory have such an attribute?

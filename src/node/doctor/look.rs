@@ -100,13 +100,13 @@ pub fn source_rows(from: &Facts) -> Vec<Row> {
 }
 
 /// What can be told of a target without writing.
-pub fn target_rows(from: &Facts, to: &Facts, needs: Option<Needs>) -> Vec<Row> {
+pub fn target_rows(from: &Facts, to: &Facts, is_empty: bool, needs: Option<Needs>) -> Vec<Row> {
     let mut rows = vec![Row::new(About::Target, "filesystem", Verdict::Ok, to.filesystem.as_str(), "")];
     let counted =
         needs.map_or(Amount { n: from.used_bytes, exact: from.whole }, |n| Amount { n: n.bytes, exact: true });
     if from.device != to.device || needs.is_some() {
         // A part of the source may be there already, at most all that is in use.
-        let there = |used| if to.empty { 0 } else { used };
+        let there = |used| if is_empty { 0 } else { used };
         let space = Room { free: to.free_bytes, there: there(to.used_bytes) };
         rows.push(room("space", &counted, Some(space), bytes));
         let entries = Amount { n: needs.map_or(from.used_inodes, |n| n.entries), exact: counted.exact };
@@ -192,7 +192,8 @@ fn losses(from: &Facts, to: &Facts) -> Vec<String> {
     );
     say(from.hard_links && !to.hard_links, "keeps no hard links".into());
     say(!from.caseless && to.caseless, "may take names that differ only in case for one".into());
-    let room = if to.empty { to.free_bytes } else { to.free_bytes.saturating_add(to.used_bytes) };
+    // A part of the source may be there already, at most all that is in use.
+    let room = to.free_bytes.saturating_add(to.used_bytes);
     say(
         from.whole && from.device != to.device && from.used_bytes > room,
         format!("has {} free, and the source takes {}", bytes(to.free_bytes), bytes(from.used_bytes)),
@@ -239,7 +240,7 @@ mod tests {
             hard_links: false,
             device: 2,
             free_bytes: 3 << 20,
-            empty: true,
+            used_bytes: 1 << 20,
             ..from.clone()
         };
         let said = losses(&from, &to);

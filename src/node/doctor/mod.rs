@@ -9,7 +9,7 @@ mod services;
 pub use look::cheap;
 
 use super::NodeError;
-use crate::fs::posix::{Facts, Outcome, RootKind, Trials, Weight, check_roots, facts, kind_of, try_out};
+use crate::fs::posix::{Facts, Outcome, RootKind, Trials, Weight, check_roots, facts, is_empty, kind_of, try_out};
 use crate::fs::{self, FsError, RootError, Traits};
 use crate::model::{Timestamp, escaped};
 use serde::Serialize;
@@ -96,10 +96,9 @@ pub fn examine(patient: &Patient<'_>) -> Result<Vec<Row>, NodeError> {
             check_roots(source_path, target_path)?;
         }
         let (from, to) = (facts(source)?, facts(target)?);
-        let to = Facts { empty: to.empty || kind_of(target_path)? == RootKind::Absent, ..to };
         let needs = if patient.size_check { Some(look::measure(patient.source)?) } else { None };
         rows.extend(look::source_rows(&from));
-        rows.extend(look::target_rows(&from, &to, needs));
+        rows.extend(look::target_rows(&from, &to, is_empty(target_path), needs));
         rows.extend(tried_rows(target, Some(source), &to));
     } else {
         rows.extend(source.map(|s| facts(&s)).transpose()?.iter().flat_map(look::source_rows));
