@@ -174,6 +174,8 @@ wait_for "RabbitMQ's management" "$rabbitmq_pid" "$dir/rabbitmq.out" \
 export TREEHAUL_TEST_AMQP="amqp://guest:guest@127.0.0.1:$amqp/%2f"
 export TREEHAUL_TEST_AMQP_MANAGEMENT="http://guest:guest@127.0.0.1:$management"
 export TREEHAUL_TEST_MEMCACHED="127.0.0.1:$memcached"
+# What runs here is remembered here, and not on the machine.
+export TREEHAUL_STATE_DIR="$dir/state"
 
 # In the foreground it would keep signals from this script until it ends; in a group of its own it can be told to.
 if [ -t 0 ]; then

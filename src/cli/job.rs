@@ -16,6 +16,7 @@ use crate::telemetry::Board;
 use anyhow::Context;
 use clap::Args;
 use std::ffi::OsString;
+use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -172,7 +173,12 @@ fn try_run(args: JobArgs, mut order: Order) -> anyhow::Result<ExitCode> {
         order.policy.since = since.resolve(&source, &target, &order.policy)?;
     }
     // Before the target is made: a broker that cannot be reached must leave nothing.
-    let abandoned = broker.as_ref().map(|config| node::check_broker(config, &source, &target)).transpose()?;
+    let abandoned = match &broker {
+        // A dry run takes no abandoned job's place.
+        Some(config) if order.policy.dry_run => node::ask_broker(config).map(|()| Vec::new())?,
+        Some(config) => node::check_broker(config, &source, &target)?,
+        None => Vec::new(),
+    };
     let row = crate::pass::row(order.pass).with_context(|| format!("no pass '{}'", order.pass))?;
     let prepared = node::prepare(&source, &target, job, row.access, &order.policy)?;
     anyhow::ensure!(
@@ -197,13 +203,15 @@ fn try_run(args: JobArgs, mut order: Order) -> anyhow::Result<ExitCode> {
         (sink, None)
     };
     let board = Arc::new(Board::new(sink));
-    for job in abandoned.unwrap_or_default() {
+    for job in abandoned {
         board.note(&format!("job {job} between the same roots had lost its leader; this one goes on where it stopped"));
     }
     if row.access == Access::Make && !args.quiet {
         node::doctor::cheap(&spec.source, &spec.target).iter().for_each(|loss| board.note(loss));
     }
-    let progress = Progress::start(Arc::clone(&board), prepared.roots().source.usage(), args.quiet);
+    // Lines on the same terminal are progress enough.
+    let quiet = args.quiet || (lines.is_some() && std::io::stdout().is_terminal());
+    let progress = Progress::start(Arc::clone(&board), prepared.roots().source.usage(), quiet);
     let ended = run_job(&spec, row, prepared, first, sizes, broker.as_ref(), &board);
     progress.finish();
     if let Some(lines) = lines {

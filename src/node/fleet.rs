@@ -18,6 +18,14 @@ pub fn check_broker(config: &AmqpConfig, source: &[u8], target: &[u8]) -> Result
     crate::broker::amqp::check(config, &same).map_err(NodeError::Broker)
 }
 
+/// Can the broker be used? No job is touched.
+///
+/// # Errors
+/// [`NodeError::Broker`].
+pub fn ask_broker(config: &AmqpConfig) -> Result<(), NodeError> {
+    crate::broker::amqp::check(config, &|_| false).map(drop).map_err(NodeError::Broker)
+}
+
 /// Submits a job and leads it to its end. Blocks.
 ///
 /// # Errors

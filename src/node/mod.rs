@@ -10,7 +10,7 @@ mod single;
 mod worker;
 
 pub use alone::run_alone;
-pub use fleet::{check_broker, run_with_fleet};
+pub use fleet::{ask_broker, check_broker, run_with_fleet};
 pub use roots::{Prepared, prepare};
 pub use single::run_single;
 pub use worker::run_worker;

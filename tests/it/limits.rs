@@ -20,7 +20,7 @@ fn limited(args: &[&str], source: &Path, target: &Path) -> (Ran, f64) {
 /// loose.
 fn assert_paced(what: &str, elapsed: f64, expected: f64) {
     assert!(elapsed >= expected * 0.95, "{what}: {elapsed:.2} s, and the limit allows {expected:.2} s at the fastest");
-    assert!(elapsed <= expected * 1.5 + 2.0, "{what}: {elapsed:.2} s instead of {expected:.2} s");
+    assert!(elapsed <= expected * 2.0 + 10.0, "{what}: {elapsed:.2} s instead of {expected:.2} s");
 }
 
 #[test]
@@ -67,9 +67,9 @@ fn operations_keep_to_their_limit() {
     assert_eq!((ran.code, ran.total("copied")), (0, free.total("copied")), "{}", ran.stderr);
     // Each of the 600 entries takes two operations at the very least: a look and a publication.
     assert!(elapsed >= 0.95 * 2.0 * 600.0 / 2000.0, "{elapsed}");
-    assert!(elapsed <= 30.0, "{elapsed}");
-    let (_, twice) = limited(&["--ops-limit", "1000"], source, target);
-    assert!(twice >= 1.5 * elapsed - 0.5, "half the rate took {twice} s instead of {elapsed} s");
+    assert!(elapsed <= 60.0, "{elapsed}");
+    let (_, twice) = limited(&["--ops-limit", "500"], source, target);
+    assert!(twice >= 0.95 * 2.0 * 600.0 / 500.0, "{twice}");
 }
 
 #[test]

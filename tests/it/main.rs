@@ -7,6 +7,7 @@ mod dry_run;
 mod fidelity;
 mod filters;
 mod fleet;
+mod history;
 mod hosts;
 mod kill;
 mod limits;

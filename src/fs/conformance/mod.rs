@@ -11,6 +11,7 @@ mod target;
 
 use super::*;
 use crate::model::JobId;
+use crate::model::policy::Limits;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -54,6 +55,7 @@ fn sources() -> Vec<Source> {
         synth("synth://?entries=500&seed=3"),
         synth("synth://?entries=300&files=0-3&dirs=1-2&depth=40&size=0-300000&sizes=log"),
         synth("synth://?entries=0"),
+        Source { adapter: "throttled", fs: throttled(&fs), paths: Some(paths.clone()), _keep: None },
         Source { adapter: "file", fs, paths: Some(paths), _keep: Some(dir) },
     ]
 }
@@ -62,10 +64,20 @@ fn targets() -> Vec<Target> {
     let dir = TempDir::new().unwrap();
     let at = dir.path().join("target");
     let file = open_root(at.as_os_str().as_bytes(), Side::Target);
+    let slow_dir = TempDir::new().unwrap();
+    let slow_at = slow_dir.path().join("target");
+    let slow = throttled(&open_root(slow_at.as_os_str().as_bytes(), Side::Target));
     vec![
         Target { adapter: "null", fs: open_root(b"null://", Side::Target), seen_at: None, _keep: None },
         Target { adapter: "file", fs: file, seen_at: Some(at), _keep: Some(dir) },
+        Target { adapter: "throttled", fs: slow, seen_at: Some(slow_at), _keep: Some(slow_dir) },
     ]
+}
+
+/// Within limits that nobody meets: the layer must not show.
+fn throttled(fs: &Arc<dyn Filesystem>) -> Arc<dyn Filesystem> {
+    let limits = Limits { bytes_per_second: Some(1 << 50), operations_per_second: Some(1 << 40) };
+    super::layers::throttle::throttled(Arc::clone(fs), &[Arc::new(super::layers::Limiter::new(limits))])
 }
 
 /// A tree with one of everything that an unprivileged user can make.

@@ -146,14 +146,14 @@ mod tests {
             });
         });
         assert!(elapsed >= 0.39, "50 000 bytes at 100 000 a second and a burst of a tenth took {elapsed} s");
-        assert!(elapsed < 2.0, "{elapsed}");
+        assert!(elapsed < 30.0, "{elapsed}");
     }
 
     #[test]
     fn what_is_larger_than_a_burst_is_paid_for_afterwards() {
         let limiter = limiter(1_000_000);
         let elapsed = seconds(|| limiter.moved(400_000));
-        assert!((0.29..2.0).contains(&elapsed), "{elapsed}");
+        assert!((0.29..30.0).contains(&elapsed), "{elapsed}");
     }
 
     #[test]

@@ -2,10 +2,10 @@
 
 use super::super::{FsError, RootError};
 use super::probe::usual_granularity_ns;
-use super::sys;
 use super::xattr::ACL_ACCESS;
+use super::{DIRECTORY, sys, with_noatime};
 use crate::model::{Operation, Timestamp};
-use rustix::fs::{AtFlags, CWD, Mode, OFlags, StatVfsMountFlags};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, RawDir, StatVfsMountFlags};
 use rustix::io::Errno;
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, OwnedFd};
@@ -88,9 +88,25 @@ pub struct Facts {
 /// [`RootError::Fs`], if it cannot be opened.
 pub fn facts(path: &[u8]) -> Result<Facts, RootError> {
     let fail = |e: Errno| RootError::Fs { path: path.to_vec(), error: FsError::new(Operation::OpenRoot, e) };
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let fd = rustix::fs::openat(CWD, OsStr::from_bytes(path), flags, Mode::empty()).map_err(fail)?;
-    of_descriptor(&fd).map_err(fail)
+    open(path).and_then(|fd| of_descriptor(&fd)).map_err(fail)
+}
+
+/// Is nothing in a directory, as far as the first entry tells? Also where there is no directory.
+pub fn is_empty(path: &[u8]) -> bool {
+    let Ok(fd) = open(path) else { return true };
+    let mut buffer = Vec::with_capacity(1 << 10);
+    let mut listing = RawDir::new(&fd, buffer.spare_capacity_mut());
+    while let Some(Ok(entry)) = listing.next() {
+        if !matches!(entry.file_name().to_bytes(), b"." | b"..") {
+            return false;
+        }
+    }
+    true
+}
+
+fn open(path: &[u8]) -> rustix::io::Result<OwnedFd> {
+    let open = |flags| rustix::fs::openat(CWD, OsStr::from_bytes(path), flags, Mode::empty());
+    with_noatime(open, DIRECTORY.difference(OFlags::NOFOLLOW))
 }
 
 fn of_descriptor(fd: &OwnedFd) -> rustix::io::Result<Facts> {

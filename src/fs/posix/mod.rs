@@ -16,7 +16,7 @@ mod sys;
 mod trial;
 mod xattr;
 
-pub use facts::{Facts, facts};
+pub use facts::{Facts, facts, is_empty};
 pub use overlap::{RootKind, ancestors, check_roots, kind_of};
 pub use sys::be_nice;
 pub use trial::{Outcome, Trials, Tried, Weight, try_out};

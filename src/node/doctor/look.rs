@@ -1,10 +1,13 @@
 //! What looking tells: types, space, and what the source's root has.
 
 use super::{About, Row, Verdict};
-use crate::fs::posix::{Facts, facts};
+use crate::fs::posix::{Facts, RootKind, facts, kind_of};
 use crate::fs::{self, Dir, Options, Side};
 use crate::model::{JobId, Kind, RelPath, Timestamp};
 use crate::node::NodeError;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 
 /// Seconds that a source's clock may be ahead before it is told.
 const FUTURE_SECONDS: i64 = 2;
@@ -26,6 +29,11 @@ pub struct Needs {
 /// Counts a source: a walk over all of it. Directories are entered while the one above is listed, so that memory
 /// grows with depth alone.
 pub fn measure(source: &[u8]) -> Result<Needs, NodeError> {
+    let (adapter, path) = fs::adapter_of(source)?;
+    if adapter.scheme == "file" && matches!(kind_of(path)?, RootKind::Other(_)) {
+        let size = std::fs::metadata(OsStr::from_bytes(path)).map_or(0, |m| m.blocks().saturating_mul(512));
+        return Ok(Needs { entries: 1, bytes: size, unread: 0 });
+    }
     let fs = fs::open(source, Side::Source, &Options { job: JobId::random() })?;
     let mut walk = Walk { needs: Needs::default(), pending: vec![RelPath::root()] };
     while let Some(path) = walk.pending.pop() {
@@ -92,14 +100,18 @@ pub fn source_rows(from: &Facts) -> Vec<Row> {
 }
 
 /// What can be told of a target without writing.
-pub fn target_rows(from: &Facts, to: &Facts, needs: Option<Needs>) -> Vec<Row> {
+pub fn target_rows(from: &Facts, to: &Facts, is_empty: bool, needs: Option<Needs>) -> Vec<Row> {
     let mut rows = vec![Row::new(About::Target, "filesystem", Verdict::Ok, to.filesystem.as_str(), "")];
     let counted =
         needs.map_or(Amount { n: from.used_bytes, exact: from.whole }, |n| Amount { n: n.bytes, exact: true });
     if from.device != to.device || needs.is_some() {
-        rows.push(room("space", &counted, Some(to.free_bytes), bytes));
+        // A part of the source may be there already, at most all that is in use.
+        let there = |used| if is_empty { 0 } else { used };
+        let space = Room { free: to.free_bytes, there: there(to.used_bytes) };
+        rows.push(room("space", &counted, Some(space), bytes));
         let entries = Amount { n: needs.map_or(from.used_inodes, |n| n.entries), exact: counted.exact };
-        rows.push(room("inodes", &entries, to.free_inodes, |n| n.to_string()));
+        let inodes = to.free_inodes.map(|free| Room { free, there: there(to.used_inodes) });
+        rows.push(room("inodes", &entries, inodes, |n| n.to_string()));
     }
     if let Some(n) = needs.filter(|n| n.unread > 0) {
         let found = format!("{} directories could not be listed", n.unread);
@@ -114,22 +126,28 @@ struct Amount {
     exact: bool,
 }
 
-fn room(topic: &str, need: &Amount, free: Option<u64>, words: fn(u64) -> String) -> Row {
+/// What a target has.
+struct Room {
+    free: u64,
+    /// Most that may be the source's already.
+    there: u64,
+}
+
+fn room(topic: &str, need: &Amount, room: Option<Room>, words: fn(u64) -> String) -> Row {
     let row = |verdict, found: String, advice: &str| Row::new(About::Target, topic, verdict, found, advice);
-    let Some(free) = free else {
+    let Some(Room { free, there }) = room else {
         return row(Verdict::Unknown, "the target does not count them".into(), "");
     };
-    let (has, takes) = (words(free), words(need.n));
+    let whose = if need.exact { "the source" } else { "the source's whole filesystem" };
+    let found = format!("{} free, {whose} takes {}", words(free), words(need.n));
     match (need.n > free, need.exact) {
-        (false, true) => row(Verdict::Ok, format!("{has} free, the source takes {takes}"), ""),
-        (false, false) => row(Verdict::Ok, format!("{has} free, the source's whole filesystem takes {takes}"), ""),
-        (true, true) => {
-            let advice = "the copy would stop when the target is full: make room, or choose another target";
-            row(Verdict::Fails, format!("{has} free, the source takes {takes}"), advice)
+        (false, _) => row(Verdict::Ok, found, ""),
+        (true, false) => row(Verdict::Note, found, "how much of that the source is nobody counts: --size-check does"),
+        (true, true) if need.n <= free.saturating_add(there) => {
+            row(Verdict::Note, found, "what is there already may be a part of it, or it may not")
         }
-        (true, false) => {
-            let advice = "how much of that the source is nobody counts: --size-check does";
-            row(Verdict::Note, format!("{has} free, the source's whole filesystem takes {takes}"), advice)
+        (true, true) => {
+            row(Verdict::Fails, found, "the copy would stop when the target is full: make room, or choose another")
         }
     }
 }
@@ -174,8 +192,10 @@ fn losses(from: &Facts, to: &Facts) -> Vec<String> {
     );
     say(from.hard_links && !to.hard_links, "keeps no hard links".into());
     say(!from.caseless && to.caseless, "may take names that differ only in case for one".into());
+    // A part of the source may be there already, at most all that is in use.
+    let room = to.free_bytes.saturating_add(to.used_bytes);
     say(
-        from.whole && from.device != to.device && from.used_bytes > to.free_bytes,
+        from.whole && from.device != to.device && from.used_bytes > room,
         format!("has {} free, and the source takes {}", bytes(to.free_bytes), bytes(from.used_bytes)),
     );
     said
@@ -220,6 +240,7 @@ mod tests {
             hard_links: false,
             device: 2,
             free_bytes: 3 << 20,
+            used_bytes: 1 << 20,
             ..from.clone()
         };
         let said = losses(&from, &to);
@@ -233,9 +254,12 @@ mod tests {
     #[test]
     fn room_is_judged_by_what_is_known() {
         let verdict = |n, exact, free| room("space", &Amount { n, exact }, free, bytes).verdict;
-        assert_eq!(verdict(10, true, Some(10)), Verdict::Ok);
-        assert_eq!(verdict(11, true, Some(10)), Verdict::Fails);
-        assert_eq!(verdict(11, false, Some(10)), Verdict::Note);
+        let free = |free, there| Some(Room { free, there });
+        assert_eq!(verdict(10, true, free(10, 0)), Verdict::Ok);
+        assert_eq!(verdict(11, true, free(10, 0)), Verdict::Fails);
+        assert_eq!(verdict(11, true, free(10, 1)), Verdict::Note, "it may be there already");
+        assert_eq!(verdict(12, true, free(10, 1)), Verdict::Fails);
+        assert_eq!(verdict(11, false, free(10, 0)), Verdict::Note);
         assert_eq!(verdict(11, true, None), Verdict::Unknown);
     }
 }

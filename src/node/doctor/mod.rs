@@ -9,7 +9,7 @@ mod services;
 pub use look::cheap;
 
 use super::NodeError;
-use crate::fs::posix::{Facts, Outcome, RootKind, Trials, Weight, check_roots, facts, kind_of, try_out};
+use crate::fs::posix::{Facts, Outcome, RootKind, Trials, Weight, check_roots, facts, is_empty, kind_of, try_out};
 use crate::fs::{self, FsError, RootError, Traits};
 use crate::model::{Timestamp, escaped};
 use serde::Serialize;
@@ -91,11 +91,14 @@ pub fn examine(patient: &Patient<'_>) -> Result<Vec<Row>, NodeError> {
     let target = directory_of(patient.target, false)?;
     let mut rows = Vec::new();
     if let (Some(source), Some(target)) = (&source, &target) {
-        check_roots(source, path_of(patient.target)?)?;
+        let (source_path, target_path) = (path_of(patient.source)?, path_of(patient.target)?);
+        if source == source_path {
+            check_roots(source_path, target_path)?;
+        }
         let (from, to) = (facts(source)?, facts(target)?);
         let needs = if patient.size_check { Some(look::measure(patient.source)?) } else { None };
         rows.extend(look::source_rows(&from));
-        rows.extend(look::target_rows(&from, &to, needs));
+        rows.extend(look::target_rows(&from, &to, is_empty(target_path), needs));
         rows.extend(tried_rows(target, Some(source), &to));
     } else {
         rows.extend(source.map(|s| facts(&s)).transpose()?.iter().flat_map(look::source_rows));

@@ -1,7 +1,7 @@
 //! This node, and the servers that it talks to.
 
 use super::{About, Row, Verdict};
-use crate::broker::amqp::{self, AmqpConfig};
+use crate::broker::amqp::AmqpConfig;
 use crate::model::escaped;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpStream, ToSocketAddrs};
@@ -31,8 +31,8 @@ pub(super) fn node_rows() -> Vec<Row> {
 
 /// Asks the broker as a job would, and touches no job.
 pub(super) fn broker_row(config: &AmqpConfig) -> Row {
-    match amqp::check(config, &|_| false) {
-        Ok(_) => Row::new(About::Node, "broker", Verdict::Ok, format!("{config} answers"), ""),
+    match crate::node::ask_broker(config) {
+        Ok(()) => Row::new(About::Node, "broker", Verdict::Ok, format!("{config} answers"), ""),
         Err(e) => Row::new(About::Node, "broker", Verdict::Fails, e.to_string(), "jobs over this broker cannot start"),
     }
 }

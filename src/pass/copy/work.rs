@@ -127,7 +127,8 @@ impl Work {
             Err(e) => return Err(e),
         };
         let mut found = Vec::new();
-        area.list(&mut |e| found.extend(JobId::parse(e.name).filter(|id| *id != self.job)))?;
+        // Another job may remove the area, empty by then, while it is looked at.
+        absent_is_fine(area.list(&mut |e| found.extend(JobId::parse(e.name).filter(|id| *id != self.job))))?;
         for job in found.into_iter().filter(|job| self.is_dead(*job)) {
             absent_is_fine(area.remove(job.to_string().as_bytes()))?;
         }
