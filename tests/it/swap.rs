@@ -49,11 +49,10 @@ fn exchange(pairs: &[(PathBuf, PathBuf)], stop: &AtomicBool, swaps: &AtomicU64) 
 /// Runs passes while directories of `attacked` are exchanged; says how often they were.
 fn under_attack(s: &Scratch, attacked: &Path, directories: usize, mut pass: impl FnMut()) -> u64 {
     let links = attacked.parent().unwrap().join("links");
-    fs::create_dir_all(&links).unwrap();
+    sh(&format!("rm -rf {0}; mkdir {0}", q(&links)));
     let pairs: Vec<(PathBuf, PathBuf)> = (0..directories)
         .map(|d| {
             let link = links.join(format!("l{d}"));
-            let _ = fs::remove_file(&link); // of the pass before
             symlink(s.join("sentinel"), &link).unwrap();
             (attacked.join(format!("d{d}")), link)
         })
