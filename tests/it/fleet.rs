@@ -7,13 +7,13 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 /// A virtual host of the test's own on the broker, so that no other test's workers take its tasks.
-struct Host {
+pub struct Host {
     name: String,
     url: String,
 }
 
 impl Host {
-    fn new(name: &str) -> Self {
+    pub fn new(name: &str) -> Self {
         let name = format!("{name}-{}", std::process::id());
         let management = management_url();
         sh(&format!(
@@ -25,10 +25,17 @@ impl Host {
         Host { url: format!("{server}/{name}"), name }
     }
 
-    fn worker(&self, name: &str) -> Worker {
+    pub fn worker(&self, name: &str) -> Worker {
         let mut c = treehaul();
         c.args(["worker", "-q", "--name", name, "--broker", &self.url]).stdout(Stdio::null());
         Worker(c.process_group(0).spawn().expect("a worker starts"))
+    }
+
+    /// `treehaul VERB --json` over this broker.
+    pub fn job(&self, verb: &str) -> Command {
+        let mut c = treehaul();
+        c.args([verb, "--json", "--broker", &self.url]);
+        c
     }
 
     fn copy(&self, source: &Path, target: &Path) -> Command {
@@ -60,7 +67,7 @@ fn management_url() -> String {
 }
 
 /// A worker process that is stopped at the end.
-struct Worker(Child);
+pub struct Worker(Child);
 
 impl Worker {
     fn kill(mut self) {
