@@ -1,6 +1,9 @@
 //! `treehaul copy`.
 
+use super::filter::FilterArgs;
 use super::job::{FidelityArgs, JobArgs, Order, WriteArgs};
+use super::load::LoadArgs;
+use super::since::SinceArgs;
 use crate::exit_code::ExitCode;
 use crate::model::Policy;
 use clap::Args;
@@ -14,15 +17,29 @@ pub struct CopyArgs {
     write: WriteArgs,
     #[command(flatten)]
     fidelity: FidelityArgs,
+    #[command(flatten)]
+    filter: FilterArgs,
+    #[command(flatten)]
+    load: LoadArgs,
+    #[command(flatten)]
+    since: SinceArgs,
+    /// Change nothing; print what would be done, a line an entry
+    #[arg(short = 'n', long)]
+    dry_run: bool,
 }
 
 /// Runs the command.
 pub fn run(args: CopyArgs) -> ExitCode {
-    let CopyArgs { job, write, fidelity } = args;
+    let CopyArgs { job, write, fidelity, filter, load, since, dry_run } = args;
+    let fleet = job.has_fleet();
     job.run(|| {
+        load.be_nice(fleet)?;
         let mut policy = Policy::default();
         write.apply(&mut policy);
         fidelity.apply(&mut policy);
-        Ok(Order { pass: "copy", policy })
+        filter.apply(&mut policy)?;
+        policy.limits = load.limits();
+        policy.dry_run = dry_run;
+        Ok(Order { files: filter.files_from()?, since: Some(since), ..Order::new("copy", policy) })
     })
 }

@@ -1,6 +1,8 @@
 //! `treehaul delete`, and how removal is asked for on the command line.
 
+use super::filter::FilterArgs;
 use super::job::{JobArgs, Order};
+use super::load::LoadArgs;
 use crate::exit_code::ExitCode;
 use crate::model::{DeletePolicy, MaxDelete, Policy};
 use anyhow::Context;
@@ -26,6 +28,11 @@ pub struct DeleteArgs {
 }
 
 impl DeleteArgs {
+    /// Was any of them given?
+    pub fn is_given(&self) -> bool {
+        self.max_delete.is_some() || self.trash.is_some() || self.allow_empty_source || self.delete_excluded
+    }
+
     /// The policy.
     ///
     /// # Errors
@@ -83,6 +90,10 @@ pub struct DeleteCommandArgs {
     job: JobArgs,
     #[command(flatten)]
     delete: DeleteArgs,
+    #[command(flatten)]
+    filter: FilterArgs,
+    #[command(flatten)]
+    load: LoadArgs,
     /// Remove nothing, only say what would be removed
     #[arg(short = 'n', long)]
     dry_run: bool,
@@ -90,10 +101,18 @@ pub struct DeleteCommandArgs {
 
 /// Runs the command.
 pub fn run(args: DeleteCommandArgs) -> ExitCode {
-    let DeleteCommandArgs { job, delete, dry_run } = args;
+    let DeleteCommandArgs { job, delete, filter, load, dry_run } = args;
+    let fleet = job.has_fleet();
     job.run(|| {
-        let policy = Policy { delete: Some(delete.policy()?), dry_run, ..Policy::default() };
-        Ok(Order { pass: "delete", policy })
+        load.be_nice(fleet)?;
+        let (delete, limits) = (Some(delete.policy()?), load.limits());
+        let mut policy = Policy { delete, limits, dry_run, ..Policy::default() };
+        filter.apply(&mut policy)?;
+        anyhow::ensure!(
+            filter.files_from()?.is_none(),
+            "--files-from names what is to be copied; it cannot say what is to be removed"
+        );
+        Ok(Order::new("delete", policy))
     })
 }
 

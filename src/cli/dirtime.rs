@@ -1,6 +1,8 @@
 //! `treehaul dirtime`.
 
+use super::filter::FilterArgs;
 use super::job::{FidelityArgs, JobArgs, Order};
+use super::load::LoadArgs;
 use crate::exit_code::ExitCode;
 use crate::model::Policy;
 use clap::Args;
@@ -12,14 +14,25 @@ pub struct DirtimeArgs {
     job: JobArgs,
     #[command(flatten)]
     fidelity: FidelityArgs,
+    #[command(flatten)]
+    filter: FilterArgs,
+    #[command(flatten)]
+    load: LoadArgs,
 }
 
 /// Runs the command.
 pub fn run(args: DirtimeArgs) -> ExitCode {
-    let DirtimeArgs { job, fidelity } = args;
+    let DirtimeArgs { job, fidelity, filter, load } = args;
+    let fleet = job.has_fleet();
     job.run(|| {
-        let mut policy = Policy::default();
+        load.be_nice(fleet)?;
+        let mut policy = Policy { limits: load.limits(), ..Policy::default() };
         fidelity.apply(&mut policy);
-        Ok(Order { pass: "dirtime", policy })
+        filter.apply(&mut policy)?;
+        anyhow::ensure!(
+            filter.files_from()?.is_none(),
+            "--files-from names what is to be copied; give filters to choose directories"
+        );
+        Ok(Order::new("dirtime", policy))
     })
 }

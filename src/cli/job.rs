@@ -1,19 +1,21 @@
 //! What the passes share on the command line, and how a job is run from it.
 
+use super::files_from::FilesFrom;
 use super::progress::Progress;
 use super::report::ReportFile;
+use super::since::SinceArgs;
 use super::summary::{self, Finished};
-use super::{refuse, start_logging};
+use super::would::Lines;
+use super::{given_root, refuse, start_logging};
 use crate::broker::amqp::{AmqpConfig, QueueType};
 use crate::exit_code::ExitCode;
-use crate::model::{JobId, JobSpec, Policy, RelPath, Task, Timestamp, escaped};
+use crate::model::{JobId, JobSpec, Policy, RelPath, Task, Timestamp};
 use crate::node::{self, Ended, NodeError, PoolSizes, Prepared};
-use crate::pass::PassRow;
-use crate::telemetry::{Board, Sink, Told};
+use crate::pass::{Access, PassRow};
+use crate::telemetry::Board;
 use anyhow::Context;
 use clap::Args;
 use std::ffi::OsString;
-use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -121,6 +123,17 @@ pub struct Order {
     pub pass: &'static str,
     /// How.
     pub policy: Policy,
+    /// Only these paths, instead of the whole tree.
+    pub files: Option<FilesFrom>,
+    /// Only what changed since then.
+    pub since: Option<SinceArgs>,
+}
+
+impl Order {
+    /// A pass over whole trees.
+    pub fn new(pass: &'static str, policy: Policy) -> Self {
+        Order { pass, policy, files: None, since: None }
+    }
 }
 
 impl JobArgs {
@@ -130,6 +143,11 @@ impl JobArgs {
             dirs: self.dir_actors.map_or(usual.dirs, usize::from),
             files: self.file_actors.map_or(usual.files, usize::from),
         }
+    }
+
+    /// Do workers do it?
+    pub fn has_fleet(&self) -> bool {
+        self.broker.is_some()
     }
 
     /// Starts the log, makes the order and runs the job.
@@ -142,7 +160,7 @@ impl JobArgs {
     }
 }
 
-fn try_run(args: JobArgs, order: Order) -> anyhow::Result<ExitCode> {
+fn try_run(args: JobArgs, mut order: Order) -> anyhow::Result<ExitCode> {
     let broker = args.broker.as_deref().map(|url| AmqpConfig::parse(url, args.queue_type)).transpose();
     let broker = broker.map_err(NodeError::Broker)?;
     let report = args.report.as_deref().map(ReportFile::open).transpose()?;
@@ -150,36 +168,62 @@ fn try_run(args: JobArgs, order: Order) -> anyhow::Result<ExitCode> {
     let sizes = args.sizes();
     let source = given_root(args.source)?;
     let target = given_root(args.target)?;
+    if let Some(since) = &order.since {
+        order.policy.since = since.resolve(&source, &target, &order.policy)?;
+    }
     // Before the target is made: a broker that cannot be reached must leave nothing.
     let abandoned = broker.as_ref().map(|config| node::check_broker(config, &source, &target)).transpose()?;
     let row = crate::pass::row(order.pass).with_context(|| format!("no pass '{}'", order.pass))?;
-    let prepared = node::prepare(&source, &target, job, row.access)?;
+    let prepared = node::prepare(&source, &target, job, row.access, &order.policy)?;
+    anyhow::ensure!(
+        order.files.is_none() || matches!(prepared, Prepared::Tree(_)),
+        "--files-from lists what is in a directory, and the source is none"
+    );
+    let list_trouble = order.files.as_ref().map(FilesFrom::trouble);
+    let first: Box<dyn Iterator<Item = Task> + Send> = match order.files {
+        Some(files) => Box::new(files),
+        None => Box::new(std::iter::once(Task::root())),
+    };
     let source_root = prepared.roots().source.open_dir(&RelPath::root()).and_then(|d| d.metadata());
     let source_ino = source_root.map_err(NodeError::Target).context("source")?.ino;
     let submitted = Timestamp::now();
     let spec =
         JobSpec { id: job, pass: order.pass.into(), source, target, policy: order.policy, submitted, source_ino };
     let (sink, report) = report.map_or_else(|| Ok(ReportFile::none()), ReportFile::into_sink)?;
-    let sink = if spec.policy.dry_run && !args.quiet && !args.json { saying_findings(sink) } else { sink };
+    let (sink, lines) = if spec.policy.dry_run && !args.json && !args.quiet {
+        let (sink, lines) = Lines::before(sink);
+        (sink, Some(lines))
+    } else {
+        (sink, None)
+    };
     let board = Arc::new(Board::new(sink));
     for job in abandoned.unwrap_or_default() {
         board.note(&format!("job {job} between the same roots had lost its leader; this one goes on where it stopped"));
     }
+    if row.access == Access::Make && !args.quiet {
+        node::doctor::cheap(&spec.source, &spec.target).iter().for_each(|loss| board.note(loss));
+    }
     let progress = Progress::start(Arc::clone(&board), prepared.roots().source.usage(), args.quiet);
-    let ended = run_job(&spec, row, prepared, sizes, broker.as_ref(), &board);
+    let ended = run_job(&spec, row, prepared, first, sizes, broker.as_ref(), &board);
     progress.finish();
+    if let Some(lines) = lines {
+        lines.finish();
+    }
     let ended = ended?;
     let written = report.finish();
     let finished = Finished { spec: &spec, snapshot: board.snapshot(), ended: &ended };
+    node::history::remember(&spec, finished.exit_code().number());
     if args.json {
         super::print_result(&summary::json(&finished).to_string());
     }
     summary::print(&finished, args.quiet || args.json);
-    if let Err(e) = written {
+    let list_trouble = list_trouble.and_then(|trouble| trouble.take()).map(|why| anyhow::anyhow!(why));
+    let troubles: Vec<anyhow::Error> = list_trouble.into_iter().chain(written.err()).collect();
+    for e in &troubles {
         super::say(&format!("treehaul: {e:#}"));
-        if finished.exit_code() == ExitCode::Complete {
-            return Ok(ExitCode::Infrastructure);
-        }
+    }
+    if !troubles.is_empty() && finished.exit_code() == ExitCode::Complete {
+        return Ok(ExitCode::Infrastructure);
     }
     Ok(finished.exit_code())
 }
@@ -188,38 +232,15 @@ fn run_job(
     spec: &JobSpec,
     row: &PassRow,
     prepared: Prepared,
+    first: impl Iterator<Item = Task> + Send,
     sizes: PoolSizes,
     broker: Option<&AmqpConfig>,
     board: &Arc<Board>,
 ) -> Result<Ended, NodeError> {
-    let first = [Task::root()];
     match (prepared, broker) {
         // One entry is not worth a message.
         (Prepared::Single { roots, name, target_name }, _) => node::run_single(spec, roots, &name, &target_name, board),
         (Prepared::Tree(roots), None) => node::run_alone(spec, row, roots, first, sizes, board),
         (Prepared::Tree(roots), Some(config)) => node::run_with_fleet(spec, row, roots, first, config, board),
     }
-}
-
-/// A dry run is run for what it finds: each is said as it is found.
-fn saying_findings(mut sink: Sink) -> Sink {
-    Box::new(move |told| {
-        if let Told::Finding(finding) = told {
-            super::print_result(&format!("{} {}", finding.what, escaped(&finding.path)));
-        }
-        sink(told);
-    })
-}
-
-/// A root as given; a relative path becomes absolute, since workers run elsewhere.
-fn given_root(root: OsString) -> anyhow::Result<Vec<u8>> {
-    let bytes = root.into_vec();
-    anyhow::ensure!(!bytes.is_empty(), "an empty path is no root: give a directory or a URL");
-    anyhow::ensure!(!bytes.contains(&0), "a path cannot hold a NUL byte");
-    if bytes.windows(3).any(|w| w == b"://") {
-        return Ok(bytes);
-    }
-    let path = PathBuf::from(OsString::from_vec(bytes));
-    let absolute = std::path::absolute(&path).context("the current directory is gone; give absolute paths")?;
-    Ok(absolute.into_os_string().into_vec())
 }

@@ -3,16 +3,29 @@
 mod copy;
 mod delete;
 mod dirtime;
+mod doctor;
+mod files_from;
+mod filter;
 mod job;
+mod load;
 mod progress;
 mod report;
+pub mod since;
+mod size;
 mod summary;
+mod sync;
+mod time;
 mod worker;
+mod would;
 
 use crate::exit_code::ExitCode;
 use crate::node::NodeError;
+use anyhow::Context;
 use clap::{Parser, Subcommand};
+use std::ffi::OsString;
 use std::io::Write as _;
+use std::os::unix::ffi::OsStringExt;
+use std::path::PathBuf;
 
 /// Moves whole filesystem trees, alone or with a fleet of workers over RabbitMQ, and says what was not kept.
 #[derive(Debug, Parser)]
@@ -25,11 +38,15 @@ pub struct Args {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Copy a tree; what is right already is left alone
-    Copy(copy::CopyArgs),
+    Copy(Box<copy::CopyArgs>),
+    /// Make the target what the source is, in one walk: copy, and with --delete remove what only the target has
+    Sync(Box<sync::SyncArgs>),
     /// Remove what only the target has, and nothing else
-    Delete(delete::DeleteCommandArgs),
+    Delete(Box<delete::DeleteCommandArgs>),
     /// Give the target's directories the times and attributes of the source's
-    Dirtime(dirtime::DirtimeArgs),
+    Dirtime(Box<dirtime::DirtimeArgs>),
+    /// Say what a copy would lose, and why one would fail, before it is made
+    Doctor(doctor::DoctorArgs),
     /// Work for the jobs of a fleet until stopped
     Worker(worker::WorkerArgs),
 }
@@ -54,11 +71,26 @@ pub fn escaped_lines(text: &str) -> String {
 pub fn run(args: Args) -> ExitCode {
     crate::node::prepare_process();
     match args.command {
-        Command::Copy(args) => copy::run(args),
-        Command::Delete(args) => delete::run(args),
-        Command::Dirtime(args) => dirtime::run(args),
+        Command::Copy(args) => copy::run(*args),
+        Command::Sync(args) => sync::run(*args),
+        Command::Delete(args) => delete::run(*args),
+        Command::Dirtime(args) => dirtime::run(*args),
+        Command::Doctor(args) => doctor::run(args),
         Command::Worker(args) => worker::run(args),
     }
+}
+
+/// A root as given; a relative path becomes absolute, since workers run elsewhere.
+fn given_root(root: OsString) -> anyhow::Result<Vec<u8>> {
+    let bytes = root.into_vec();
+    anyhow::ensure!(!bytes.is_empty(), "an empty path is no root: give a directory or a URL");
+    anyhow::ensure!(!bytes.contains(&0), "a path cannot hold a NUL byte");
+    if bytes.windows(3).any(|w| w == b"://") {
+        return Ok(bytes);
+    }
+    let path = PathBuf::from(OsString::from_vec(bytes));
+    let absolute = std::path::absolute(&path).context("the current directory is gone; give absolute paths")?;
+    Ok(absolute.into_os_string().into_vec())
 }
 
 /// Log lines go to stderr; `TREEHAUL_LOG` (as `RUST_LOG`, e.g. `treehaul=debug`) overrides the level.

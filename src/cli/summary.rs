@@ -84,8 +84,9 @@ struct Words {
 }
 
 /// One row for each pass that does not say the same as `copy`, the first.
-const WORDS: [Words; 3] = [
+const WORDS: [Words; 4] = [
     Words { pass: "copy", things: "entries", first: copied },
+    Words { pass: "sync", things: "entries", first: synced },
     Words { pass: "delete", things: "entries", first: deleted },
     Words { pass: "dirtime", things: "directories", first: dressed },
 ];
@@ -112,7 +113,15 @@ fn copied(f: &Finished<'_>) -> String {
     )
 }
 
+fn synced(f: &Finished<'_>) -> String {
+    if f.spec.policy.delete.is_none() { copied(f) } else { format!("{}, {}", copied(f), gone(f)) }
+}
+
 fn deleted(f: &Finished<'_>) -> String {
+    format!("{}, {} kept", gone(f), HumanCount(f.snapshot.totals.unchanged))
+}
+
+fn gone(f: &Finished<'_>) -> String {
     let t = &f.snapshot.totals;
     let trash = f.spec.policy.delete.as_ref().is_some_and(|d| d.trash.is_some());
     let (n, what) = match (f.spec.policy.dry_run, trash) {
@@ -120,7 +129,7 @@ fn deleted(f: &Finished<'_>) -> String {
         (false, true) => (t.deleted, "moved to the trash"),
         (false, false) => (t.deleted, "deleted"),
     };
-    format!("{} {what}, {} kept", HumanCount(n), HumanCount(t.unchanged))
+    format!("{} {what}", HumanCount(n))
 }
 
 fn dressed(f: &Finished<'_>) -> String {
@@ -131,14 +140,15 @@ fn dressed(f: &Finished<'_>) -> String {
 fn text(f: &Finished<'_>) -> String {
     let t = &f.snapshot.totals;
     let elapsed = f.snapshot.elapsed;
+    let dry = if f.spec.policy.dry_run { "dry run, nothing was changed: " } else { "" };
     let mut out =
-        format!("{}: {} in {}: {}", f.status(), things_done(f), duration(elapsed), (words_of(f.spec).first)(f));
+        format!("{dry}{}: {} in {}: {}", f.status(), things_done(f), duration(elapsed), (words_of(f.spec).first)(f));
     for (n, what) in [
         (t.hard_links, "hard links among them"),
         (t.vanished, "vanished while the job ran"),
         (t.changed_while_copying, "kept changing while they were copied; the next pass copies them again"),
         (t.filtered, "left out"),
-        (t.leftovers_removed, "working files of killed runs removed"),
+        (if f.spec.policy.dry_run { 0 } else { t.leftovers_removed }, "working files of killed runs removed"),
     ] {
         if n > 0 {
             let _ = write!(out, "\n  {} {what}", HumanCount(n));

@@ -1,5 +1,6 @@
 //! `treehaul worker`.
 
+use super::load::LoadArgs;
 use super::{refuse, start_logging};
 use crate::broker::amqp::{AmqpConfig, QueueType};
 use crate::exit_code::ExitCode;
@@ -21,6 +22,8 @@ pub struct WorkerArgs {
     /// Actors that copy [default: by cores]
     #[arg(long, env = "TREEHAUL_FILE_ACTORS", value_name = "N", value_parser = clap::value_parser!(u16).range(1..=4096))]
     file_actors: Option<u16>,
+    #[command(flatten)]
+    load: LoadArgs,
     /// Say nothing but what went wrong
     #[arg(short, long, conflicts_with = "verbose")]
     quiet: bool,
@@ -34,11 +37,12 @@ pub fn run(args: WorkerArgs) -> ExitCode {
     start_logging(args.verbose, args.quiet);
     match try_run(args) {
         Ok(code) => code,
-        Err(e) => refuse(&e.into()),
+        Err(e) => refuse(&e),
     }
 }
 
-fn try_run(args: WorkerArgs) -> Result<ExitCode, NodeError> {
+fn try_run(args: WorkerArgs) -> anyhow::Result<ExitCode> {
+    args.load.be_nice(false)?;
     let usual = PoolSizes::for_this_machine();
     let sizes = PoolSizes {
         dirs: args.dir_actors.map_or(usual.dirs, usize::from),
@@ -46,8 +50,8 @@ fn try_run(args: WorkerArgs) -> Result<ExitCode, NodeError> {
     };
     let name = args.name.unwrap_or_else(|| rustix::system::uname().nodename().to_string_lossy().into_owned());
     // Queues are made by whoever submits a job; a worker takes them as they are.
-    let config = AmqpConfig::parse(&args.broker, QueueType::default())?;
-    match node::run_worker(&config, name, sizes)? {
+    let config = AmqpConfig::parse(&args.broker, QueueType::default()).map_err(NodeError::Broker)?;
+    match node::run_worker(&config, name, sizes, args.load.limits())? {
         // Being told to stop is how a worker ends.
         Ended::Signalled(_) | Ended::Complete => Ok(ExitCode::Complete),
         Ended::Aborted(why) => {

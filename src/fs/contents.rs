@@ -6,6 +6,8 @@ use std::cell::RefCell;
 /// Size of the buffer of each thread, in bytes: large enough that a call's cost does not show, small enough
 /// to stay in a core's cache.
 pub const BUFFER_BYTES: usize = 256 << 10;
+/// Most bytes that any adapter copies between two calls of `written`; a larger piece was cloned as a whole.
+pub const LARGEST_PIECE_BYTES: u64 = 16 << 20;
 
 thread_local! {
     static BUFFER: RefCell<Vec<u8>> = RefCell::new(vec![0; BUFFER_BYTES]);

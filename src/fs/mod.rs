@@ -16,6 +16,7 @@ pub mod aside;
 #[cfg(test)]
 mod conformance;
 pub mod contents;
+pub mod layers;
 pub mod null;
 pub mod posix;
 pub mod synth;
@@ -329,6 +330,8 @@ pub enum Side {
     Source,
     /// Written.
     Target,
+    /// Only read, but looked at as a target: what it can keep is found out where nothing of that shows.
+    Trial,
 }
 
 /// Opens a root from what stands after `://`.

@@ -31,7 +31,7 @@ pub fn open(rest: &[u8], side: Side, _options: &Options) -> std::result::Result<
         return Err(RootError::BadUrl(format!("null://{shown}: nothing may stand after null://")));
     }
     match side {
-        Side::Target => Ok(Arc::new(Null(Arc::default()))),
+        Side::Target | Side::Trial => Ok(Arc::new(Null(Arc::default()))),
         Side::Source => Err(RootError::WrongSide(
             "null:// holds nothing that could be read: use it as the target, and a directory or synth:// as the source"
                 .to_owned(),

@@ -22,7 +22,7 @@ pub fn run_alone(
     sizes: PoolSizes,
     board: &Arc<Board>,
 ) -> Result<Ended, NodeError> {
-    let pass: Arc<dyn Pass> = Arc::from((row.open)(spec, roots, true)?);
+    let pass: Arc<dyn Pass> = Arc::from(row.prepare(spec, roots, true)?);
     let over = Arc::new(Notify::new());
     let notify = Arc::clone(&over);
     let broker =

@@ -31,7 +31,7 @@ pub fn run_with_fleet(
     board: &Arc<Board>,
 ) -> Result<Ended, NodeError> {
     let signalled = watch_signals()?;
-    let pass: Arc<dyn Pass> = Arc::from((row.open)(spec, roots, true)?);
+    let pass: Arc<dyn Pass> = Arc::from(row.prepare(spec, roots, true)?);
     pass.mark()?;
     let conclude = || {
         let mut report = Report::default();

@@ -1,7 +1,10 @@
 //! The composition root of a process: opens roots and broker by URL, wires actors, starts and stops them.
 
 mod alone;
+pub mod doctor;
 mod fleet;
+pub mod history;
+mod layers;
 mod roots;
 mod single;
 mod worker;
@@ -89,6 +92,14 @@ pub fn prepare_process() {
     if let Err(e) = rustix::process::setrlimit(rustix::process::Resource::Nofile, raised) {
         tracing::debug!(error = %e, "cannot raise the limit of open files");
     }
+}
+
+/// Asks the kernel to serve this process's reads and writes last, once, before any thread starts.
+///
+/// # Errors
+/// The system's, where it does not let the process.
+pub fn be_nice() -> std::io::Result<()> {
+    crate::fs::posix::be_nice()
 }
 
 /// The one job of a process that works alone.

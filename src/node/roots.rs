@@ -1,9 +1,9 @@
 //! What the two arguments of a job mean, checked before anything is touched.
 
-use super::NodeError;
+use super::{NodeError, layers};
 use crate::fs::posix::{RootKind, check_roots, kind_of};
 use crate::fs::{self, Options, RootError, Side};
-use crate::model::{JobId, Kind, RelPath, escaped};
+use crate::model::{JobId, Kind, Policy, RelPath, escaped};
 use crate::pass::{Access, Roots};
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -42,7 +42,13 @@ fn bad(text: String) -> NodeError {
 ///
 /// # Errors
 /// A message that names the root and the way out; nothing was touched then.
-pub fn prepare(source: &[u8], target: &[u8], job: JobId, access: Access) -> Result<Prepared, NodeError> {
+pub fn prepare(
+    source: &[u8],
+    target: &[u8],
+    job: JobId,
+    access: Access,
+    policy: &Policy,
+) -> Result<Prepared, NodeError> {
     let options = Options { job };
     let (source_adapter, source_path) = fs::adapter_of(source)?;
     let (target_adapter, target_path) = fs::adapter_of(target)?;
@@ -73,11 +79,11 @@ pub fn prepare(source: &[u8], target: &[u8], job: JobId, access: Access) -> Resu
         check_roots(source_path, target_path)?;
     }
     if single {
-        return prepare_single(source, source_path, target, target_path, there, &options);
+        return prepare_single(source, source_path, target, target_path, there, &options, policy);
     }
     let source = fs::open(source, Side::Source, &options)?;
-    let target = fs::open(target, access.side(), &options)?;
-    Ok(Prepared::Tree(Roots { source, target }))
+    let target = layers::open_target(target, access, policy, &options)?;
+    Ok(Prepared::Tree(layers::limited(Roots { source, target }, policy, None)))
 }
 
 fn check_target(target: &[u8], path: &[u8], there: RootKind, single: bool) -> Result<(), NodeError> {
@@ -116,6 +122,7 @@ fn prepare_single(
     target_path: &[u8],
     there: RootKind,
     options: &Options,
+    policy: &Policy,
 ) -> Result<Prepared, NodeError> {
     let (source_dir, name) = split(source_path);
     let source_fs = fs::open(source_dir.as_os_str().as_bytes(), Side::Source, options)?;
@@ -125,7 +132,7 @@ fn prepare_single(
         let (dir, name) = split(target_path);
         (dir.as_os_str().as_bytes().to_vec(), name)
     };
-    let target_fs = fs::open(&target_dir, Side::Target, options)?;
+    let target_fs = layers::open_target(&target_dir, Access::Make, policy, options)?;
     let id = |root: &dyn fs::Filesystem, name: &[u8]| {
         root.open_dir(&RelPath::root()).and_then(|d| d.stat(name)).map(|m| (m.dev, m.ino, m.kind)).ok()
     };
@@ -136,5 +143,6 @@ fn prepare_single(
     if theirs.is_some_and(|(_, _, kind)| kind == Kind::Directory) {
         return Err(bad(format!("target {} has a directory of that name", escaped(target))));
     }
-    Ok(Prepared::Single { roots: Roots { source: source_fs, target: target_fs }, name, target_name })
+    let roots = layers::limited(Roots { source: source_fs, target: target_fs }, policy, None);
+    Ok(Prepared::Single { roots, name, target_name })
 }

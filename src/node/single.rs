@@ -41,6 +41,7 @@ pub fn run_single(
     let mut run = Run { ticket: &mut ticket, report: Report::default(), redelivered: false };
     let stopped = pass.copy_single(name, target_name, &mut run).is_err();
     let mut report = run.report;
+    report.findings.append(&mut crate::fs::layers::dry_run::take());
     let why = report.abort.clone();
     pass.clear_up(&mut report);
     board.absorb(report);

@@ -1,11 +1,13 @@
 //! A worker: serves every job of a broker until it is stopped.
 
-use super::{Ended, NodeError, PoolSizes, Pools, Signals};
+use super::{Ended, NodeError, PoolSizes, Pools, Signals, layers};
 use crate::actor::Jobs;
 use crate::broker::Broker;
 use crate::broker::amqp::{AmqpConfig, JobGate, Worker};
+use crate::fs::layers::Limiter;
 use crate::fs::posix::{RootKind, kind_of};
 use crate::fs::{self, Options, Side};
+use crate::model::policy::Limits;
 use crate::model::{JobId, JobSpec, RelPath, escaped};
 use crate::pass::{OpenError, Pass, Roots, row};
 use std::collections::HashMap;
@@ -19,35 +21,43 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 /// The jobs that this node takes part in.
 #[derive(Default)]
-struct Table(RwLock<HashMap<JobId, Arc<dyn Pass>>>);
+struct Table {
+    passes: RwLock<HashMap<JobId, Arc<dyn Pass>>>,
+    /// The node's own bound, which all its jobs share.
+    limiter: Option<Arc<Limiter>>,
+}
 
 impl Jobs for Table {
     fn pass(&self, job: JobId) -> Option<Arc<dyn Pass>> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).get(&job).cloned()
+        self.passes.read().unwrap_or_else(PoisonError::into_inner).get(&job).cloned()
     }
 }
 
 impl JobGate for Table {
     fn admit(&self, spec: &JobSpec) -> Result<(), String> {
         // Looked at again after each reconnection: mounts may have gone.
-        let pass = open_job(spec)?;
-        self.0.write().unwrap_or_else(PoisonError::into_inner).insert(spec.id, Arc::from(pass));
+        let pass = open_job(spec, self.limiter.as_ref())?;
+        self.passes.write().unwrap_or_else(PoisonError::into_inner).insert(spec.id, Arc::from(pass));
         tracing::info!(job = %spec.id, source = escaped(&spec.source), target = escaped(&spec.target), "serving a job");
         Ok(())
     }
 
     fn retire(&self, job: JobId) {
-        self.0.write().unwrap_or_else(PoisonError::into_inner).remove(&job);
+        self.passes.write().unwrap_or_else(PoisonError::into_inner).remove(&job);
         tracing::info!(%job, "the job is over");
     }
 }
 
 /// Opens a job's roots, if they are here and are the job's: nothing is made, nothing is touched.
-fn open_job(spec: &JobSpec) -> Result<Box<dyn Pass>, String> {
+fn open_job(spec: &JobSpec, node: Option<&Arc<Limiter>>) -> Result<Box<dyn Pass>, String> {
     let row = row(&spec.pass).ok_or_else(|| format!("this version has no pass '{}'", spec.pass))?;
     let options = Options { job: spec.id };
     let (adapter, path) = fs::adapter_of(&spec.target).map_err(|e| e.to_string())?;
-    if adapter.scheme == "file" && kind_of(path).map_err(|e| e.to_string())? != RootKind::Directory {
+    // A dry run makes no target: workers may find none.
+    if !spec.policy.dry_run
+        && adapter.scheme == "file"
+        && kind_of(path).map_err(|e| e.to_string())? != RootKind::Directory
+    {
         return Err(format!("target {} is not there: mount it", escaped(&spec.target)));
     }
     let source = fs::open(&spec.source, Side::Source, &options).map_err(|e| format!("source: {e}"))?;
@@ -55,19 +65,21 @@ fn open_job(spec: &JobSpec) -> Result<Box<dyn Pass>, String> {
     if root.ino != spec.source_ino {
         return Err(format!("source {} is not the one that was submitted: mount it", escaped(&spec.source)));
     }
-    let target = fs::open(&spec.target, row.access.side(), &options).map_err(|e| format!("target: {e}"))?;
-    (row.open)(spec, Roots { source, target }, false).map_err(|e| match e {
+    let target = layers::open_target(&spec.target, row.access, &spec.policy, &options);
+    let roots = Roots { source, target: target.map_err(|e| format!("target: {e}"))? };
+    row.prepare(spec, layers::limited(roots, &spec.policy, node), false).map_err(|e| match e {
         OpenError::Fs(e) => format!("target {} does not have the job's mark: mount it ({e})", escaped(&spec.target)),
         OpenError::Refused(why) => why,
     })
 }
 
-/// Works until SIGINT or SIGTERM. Blocks.
+/// Works until SIGINT or SIGTERM, within the node's own `limits` and those of each job. Blocks.
 ///
 /// # Errors
 /// [`NodeError`], if the broker cannot be reached at the start or is lost for good.
-pub fn run_worker(config: &AmqpConfig, name: String, sizes: PoolSizes) -> Result<Ended, NodeError> {
-    let table = Arc::new(Table::default());
+pub fn run_worker(config: &AmqpConfig, name: String, sizes: PoolSizes, limits: Limits) -> Result<Ended, NodeError> {
+    let limiter = (limits != Limits::default()).then(|| Arc::new(Limiter::new(limits)));
+    let table = Arc::new(Table { limiter, ..Table::default() });
     let mut config = config.clone();
     config.prefetch = [sizes.dirs, sizes.files].map(|n| u16::try_from(2 * n).unwrap_or(u16::MAX));
     let shown = name.clone();

@@ -7,6 +7,7 @@
 pub mod copy;
 pub mod delete;
 pub mod dirtime;
+mod dry_run;
 pub mod extras;
 
 use crate::broker::{Stopped, Ticket};
@@ -103,9 +104,24 @@ pub struct PassRow {
     pub access: Access,
 }
 
+impl PassRow {
+    /// Prepares the pass; one that only says what it would do tells it with its reports.
+    ///
+    /// # Errors
+    /// A root that cannot be looked at, or that is not the job's.
+    pub fn prepare(&self, spec: &JobSpec, roots: Roots, leads: bool) -> Result<Box<dyn Pass>, OpenError> {
+        let pass = (self.open)(spec, roots.clone(), leads)?;
+        if !(spec.policy.dry_run && self.access == Access::Make) {
+            return Ok(pass);
+        }
+        Ok(Box::new(dry_run::DryRun::new(pass, &roots)))
+    }
+}
+
 /// Every pass.
 pub const PASSES: &[PassRow] = &[
-    PassRow { name: "copy", open: |spec, roots, leads| Ok(copy::open(spec, roots, leads)?), access: Access::Make },
+    PassRow { name: "copy", open: copy::open, access: Access::Make },
+    PassRow { name: "sync", open: copy::open, access: Access::Make },
     PassRow { name: "delete", open: delete::open, access: Access::Change },
     PassRow { name: "dirtime", open: dirtime::open, access: Access::Change },
 ];

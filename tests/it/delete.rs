@@ -1,6 +1,6 @@
 //! `delete`: what only the target has goes, and nothing else.
 
-use crate::fleet::Host;
+use crate::hosts::Host;
 use crate::support::*;
 use crate::trouble::Mounted;
 use std::collections::BTreeSet;
@@ -306,7 +306,7 @@ fn three_workers_remove_the_same_and_the_limit_is_the_fleets() {
     let extras = paths_of_find(&target) - paths_of_find(&source);
     let all = paths_of_find(&target) - 1;
     let _workers = ["a", "b", "c"].map(|n| host.worker(n));
-    let run_with = |args: &[&str]| run(host.job("delete").args(args).args([&source, &target]));
+    let run_with = |args: &[&str]| run(host.pass("delete", &source, &target).args(args));
     let before = files_of(&target);
     for limit in [(extras - 1).to_string(), format!("{:.3}%", extras as f64 * 100.0 / all as f64 - 0.01)] {
         let ran = run_with(&["--max-delete", &limit]);
@@ -329,7 +329,7 @@ fn three_workers_remove_the_same_and_the_limit_is_the_fleets() {
     let root = fs::metadata(&target).unwrap().modified().unwrap();
     assert_eq!(run_with(&[]).code, 0);
     assert_eq!(root, fs::metadata(&target).unwrap().modified().unwrap(), "the hidden directory does not show");
-    let ran = run(host.job("dirtime").args([&source, &target]));
+    let ran = run(&mut host.pass("dirtime", &source, &target));
     assert_eq!(ran.code, 0, "{}", ran.stderr);
     assert_identical(&source, &target);
 }
@@ -344,9 +344,9 @@ fn killed_workers_cost_nothing_but_time() {
     fs::create_dir(&trash).unwrap();
     let had = paths(&target);
     let mut job = host
-        .job("delete")
+        .pass("delete", &source, &target)
         .arg("--trash")
-        .args([&trash, &source, &target])
+        .arg(&trash)
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
@@ -563,4 +563,29 @@ fn a_file_is_no_source_of_a_deletion() {
     let ran = delete([&source.join("f"), &target]);
     assert_eq!(ran.code, 2, "{}", ran.stderr);
     assert_eq!(before, snapshot(&target));
+}
+
+#[test]
+fn what_a_filter_leaves_out_is_protected_unless_it_is_to_go_too() {
+    let (_s, source, target) = small();
+    for shared in ["both.keep", "kept/f", "kept/sub/f"] {
+        write(&source.join(shared));
+        write(&target.join(shared));
+    }
+    for extra in ["x8/deep/only.keep", "x8/deep/other", "kept/sub/x"] {
+        write(&target.join(extra));
+    }
+    let filter = ["--exclude=*.keep", "--exclude=kept"].map(OsStr::new);
+    let roots = [source.as_os_str(), target.as_os_str()];
+    let ran = delete(filter.into_iter().chain(roots));
+    assert_eq!((ran.code, ran.total("failed")), (0, 0), "{}", ran.stderr);
+    let left: Vec<PathBuf> = paths(&target).difference(&paths(&source)).cloned().collect();
+    assert_eq!(left, ["kept/sub/x", "x8", "x8/deep", "x8/deep/only.keep"].map(PathBuf::from));
+    assert_eq!(ran.total("filtered"), 3, "both.keep, kept, only.keep: {}", ran.stdout);
+
+    let ran = delete(filter.into_iter().chain([OsStr::new("--delete-excluded")]).chain(roots));
+    assert_eq!((ran.code, ran.total("failed"), ran.total("deleted")), (0, 0, 9), "{}", ran.stdout);
+    let gone: Vec<PathBuf> = paths(&source).difference(&paths(&target)).cloned().collect();
+    assert_eq!(gone, ["both.keep", "kept", "kept/f", "kept/sub", "kept/sub/f"].map(PathBuf::from));
+    assert_eq!(paths(&target).difference(&paths(&source)).count(), 0);
 }

@@ -1,6 +1,6 @@
 //! `dirtime`: directories get their attributes back, and nothing else is touched.
 
-use crate::fleet::Host;
+use crate::hosts::Host;
 use crate::support::*;
 use std::fs;
 use std::path::Path;
@@ -108,7 +108,7 @@ fn three_workers_do_the_same() {
     copy_ok(&source, &target);
     spoil(&target);
     let _workers = ["a", "b", "c"].map(|n| host.worker(n));
-    let ran = run(host.job("dirtime").args([&source, &target]));
+    let ran = run(&mut host.pass("dirtime", &source, &target));
     assert_eq!((ran.code, ran.total("updated")), (0, directories(&source)), "{}{}", ran.stdout, ran.stderr);
     assert_identical(&source, &target);
 }

@@ -1,96 +1,11 @@
 //! The same copy by workers over a real RabbitMQ.
 
+use crate::hosts::*;
 use crate::support::*;
 use std::fs;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
-
-/// A virtual host of the test's own on the broker, so that no other test's workers take its tasks.
-pub struct Host {
-    name: String,
-    url: String,
-}
-
-impl Host {
-    pub fn new(name: &str) -> Self {
-        let name = format!("{name}-{}", std::process::id());
-        let management = management_url();
-        sh(&format!(
-            "curl -fsS -X PUT {management}/api/vhosts/{name}; curl -fsS -X PUT -H 'content-type: application/json' \
-             -d '{{\"configure\":\".*\",\"write\":\".*\",\"read\":\".*\"}}' {management}/api/permissions/{name}/guest"
-        ));
-        let (server, _) =
-            amqp_url().rsplit_once('/').map(|(a, b)| (a.to_owned(), b.to_owned())).expect("a URL with a host");
-        Host { url: format!("{server}/{name}"), name }
-    }
-
-    pub fn worker(&self, name: &str) -> Worker {
-        let mut c = treehaul();
-        c.args(["worker", "-q", "--name", name, "--broker", &self.url]).stdout(Stdio::null());
-        Worker(c.process_group(0).spawn().expect("a worker starts"))
-    }
-
-    /// `treehaul VERB --json` over this broker.
-    pub fn job(&self, verb: &str) -> Command {
-        let mut c = treehaul();
-        c.args([verb, "--json", "--broker", &self.url]);
-        c
-    }
-
-    fn copy(&self, source: &Path, target: &Path) -> Command {
-        let mut c = treehaul();
-        c.args(["copy", "--json", "--broker", &self.url]).args([source, target]);
-        c
-    }
-
-    /// Queues of a job that the broker still has.
-    fn queues_of(&self, job: &str) -> Vec<String> {
-        let listed = sh(&format!("curl -fsS {}/api/queues/{}", management_url(), self.name));
-        let all: serde_json::Value = serde_json::from_str(&listed).expect("JSON");
-        let names = all.as_array().expect("a list").iter().filter_map(|q| q["name"].as_str());
-        names.filter(|n| n.contains(job)).map(str::to_owned).collect()
-    }
-}
-
-impl Drop for Host {
-    fn drop(&mut self) {
-        let _ = Command::new("curl")
-            .args(["-fsS", "-X", "DELETE"])
-            .arg(format!("{}/api/vhosts/{}", management_url(), self.name))
-            .status();
-    }
-}
-
-fn management_url() -> String {
-    std::env::var("TREEHAUL_TEST_AMQP_MANAGEMENT").expect("run `make test`, it starts RabbitMQ")
-}
-
-/// A worker process that is stopped at the end.
-pub struct Worker(Child);
-
-impl Worker {
-    fn kill(mut self) {
-        self.0.kill().expect("SIGKILL");
-        self.0.wait().expect("it dies");
-    }
-
-    /// SIGTERM; the exit code.
-    fn stop(mut self) -> Option<i32> {
-        let pid = rustix::process::Pid::from_child(&self.0);
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("SIGTERM");
-        self.0.wait().expect("it ends").code()
-    }
-}
-
-impl Drop for Worker {
-    fn drop(&mut self) {
-        // The whole group: killing a tracer would leave what it traces.
-        let group = rustix::process::Pid::from_child(&self.0);
-        let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
-        let _ = self.0.wait();
-    }
-}
+use std::process::{Command, Stdio};
 
 #[test]
 fn three_workers_make_the_same_copy_and_leave_nothing_on_the_broker() {
@@ -111,6 +26,68 @@ fn three_workers_make_the_same_copy_and_leave_nothing_on_the_broker() {
     assert_eq!((again.code, again.total("copied"), again.total("updated")), (0, 0, 0), "{}", again.stdout);
     for worker in workers {
         assert_eq!(worker.stop(), Some(0), "a worker that is told to stop ends well");
+    }
+}
+
+#[test]
+fn a_dry_run_by_workers_lists_everything_once_and_makes_nothing() {
+    let host = Host::new("dry");
+    assert_root();
+    let s = Scratch::new();
+    let (source, target) = (s.join("src"), s.join("dst"));
+    exotic_tree(&source, 24, 1500);
+    let workers = ["d1", "d2"].map(|n| host.worker(n));
+    let dry = |target: &Path| {
+        let mut c = treehaul();
+        c.args(["copy", "--dry-run", "--broker", &host.url]).args([&source, target]);
+        let ran = run(&mut c);
+        assert_eq!(ran.code, 0, "{}{}", ran.stdout, ran.stderr);
+        let mut lines: Vec<String> =
+            ran.stdout.lines().filter(|l| l.starts_with("would ")).map(str::to_owned).collect();
+        lines.sort();
+        lines
+    };
+    let lines = dry(&target);
+    assert!(!target.exists(), "nothing is made");
+    let mut once = lines.clone();
+    once.dedup();
+    assert_eq!(once.len(), lines.len(), "something is listed twice");
+    let ran = run(&mut host.copy(&source, &target));
+    assert_eq!((ran.code, ran.total("found")), (0, lines.len() as u64), "{}{}", ran.stdout, ran.stderr);
+    let before = snapshot(&target);
+    assert_eq!(dry(&target), Vec::<String>::new(), "what is right needs nothing");
+    fs::write(source.join("dir 2-new"), "x").unwrap();
+    assert_eq!(dry(&target), ["would copy dir 2-new", "would update ."]);
+    assert!(snapshot(&target) == before, "something was touched");
+    drop(workers);
+}
+
+#[test]
+fn workers_keep_within_the_jobs_limits_and_their_own() {
+    let host = Host::new("limits");
+    let s = Scratch::new();
+    let source = s.join("src");
+    fs::create_dir(&source).unwrap();
+    (0..24).for_each(|i| fs::write(source.join(format!("f{i}")), vec![i; 1 << 20]).unwrap());
+    let timed = |worker: &[&str], job: &[&str], target: &str| {
+        let mut c = treehaul();
+        c.args(["worker", "-q", "--name", target, "--broker", &host.url]).args(worker).stdout(Stdio::null());
+        let worker = Worker(c.process_group(0).spawn().expect("a worker starts"));
+        let began = std::time::Instant::now();
+        let ran = run(host.copy(&source, &s.join(target)).args(job));
+        assert_eq!((ran.code, ran.total("bytes_copied")), (0, 24 << 20), "{}{}", ran.stdout, ran.stderr);
+        assert_identical(&source, &s.join(target));
+        assert_eq!(worker.stop(), Some(0));
+        began.elapsed().as_secs_f64()
+    };
+    // 24 MiB at 8 MiB a second, whoever says so; the smaller of two counts.
+    for (worker, job, name) in [
+        (&["--bwlimit", "8M"][..], &[][..], "own"),
+        (&[], &["--bwlimit", "8M"], "job"),
+        (&["--bwlimit", "8M"], &["--bwlimit", "80M"], "smaller"),
+    ] {
+        let elapsed = timed(worker, job, name);
+        assert!((0.95 * 3.0..30.0).contains(&elapsed), "{name}: {elapsed}");
     }
 }
 
@@ -142,11 +119,6 @@ fn workers_may_be_killed_and_join_late_and_the_copy_is_whole() {
         assert_eq!(output.status.code(), Some(0), "round {round}: {said}{}", String::from_utf8_lossy(&output.stdout));
         assert_identical(&source, &target);
     }
-}
-
-fn count(root: &Path) -> usize {
-    let Ok(entries) = fs::read_dir(root) else { return 0 };
-    entries.filter_map(Result::ok).map(|e| 1 + if e.path().is_dir() { count(&e.path()) } else { 0 }).sum()
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! The fast ways to copy contents between two descriptors of one kernel.
 
-use super::super::contents::{BUFFER_BYTES, copy_generic, with_buffer};
+use super::super::contents::{BUFFER_BYTES, LARGEST_PIECE_BYTES, copy_generic, with_buffer};
 use super::super::{FsError, Result, SourceFile};
 use super::Shared;
 use crate::model::Operation;
@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 /// From this size on, files are worth the extra calls of a clone or a copy inside the kernel, in bytes.
 const LARGE_BYTES: u64 = 1 << 20;
 /// Bytes of one `copy_file_range`, so that progress is seen and a signal does not wait long.
-const RANGE_BYTES: usize = 16 << 20;
+const RANGE_BYTES: usize = LARGEST_PIECE_BYTES as usize;
 
 /// Fills an empty file. Returns the bytes of data written.
 pub(super) fn fill(

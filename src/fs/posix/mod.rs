@@ -6,15 +6,20 @@
 mod contents;
 mod dir;
 mod edit;
+mod facts;
 mod file;
 mod new;
 mod overlap;
 mod probe;
 mod remove;
 mod sys;
+mod trial;
 mod xattr;
 
+pub use facts::{Facts, facts};
 pub use overlap::{RootKind, ancestors, check_roots, kind_of};
+pub use sys::be_nice;
+pub use trial::{Outcome, Trials, Tried, Weight, try_out};
 
 use self::dir::PosixDir;
 use super::{Dir, Filesystem, FsError, Options, Result, RootError, Side, Traits, Usage};
@@ -90,6 +95,7 @@ pub fn open(path: &[u8], side: Side, options: &Options) -> std::result::Result<A
     let traits = match side {
         Side::Source => Traits::default(),
         Side::Target => probe::traits(root.as_fd(), &shared),
+        Side::Trial => probe::traits_unseen(root.as_fd(), &shared),
     };
     Ok(Arc::new(PosixFs { root: Arc::new(root), shared, traits }))
 }

@@ -5,6 +5,7 @@ use super::Shared;
 use super::dir::Inherits;
 use super::new::PosixNew;
 use crate::model::{Operation, Timestamp};
+use rustix::fs::{Mode, OFlags};
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -19,6 +20,28 @@ pub(super) fn traits(root: BorrowedFd<'_>, shared: &Arc<Shared>) -> Traits {
     try_traits(root, shared).unwrap_or_default()
 }
 
+/// As [`traits`], but where a file cannot be made without a name nothing is tried, and the type of the filesystem tells.
+pub(super) fn traits_unseen(root: BorrowedFd<'_>, shared: &Arc<Shared>) -> Traits {
+    let flags = OFlags::WRONLY | OFlags::CLOEXEC | OFlags::TMPFILE;
+    if rustix::fs::openat(root, ".", flags, Mode::RUSR | Mode::WUSR).is_ok() {
+        return traits(root, shared);
+    }
+    let time_granularity_ns =
+        rustix::fs::fstatfs(root).map_or(1, |s| usual_granularity_ns(s.f_type as u64 & 0xffff_ffff));
+    Traits { time_granularity_ns, ..Traits::default() }
+}
+
+/// What filesystems that are known for coarse times keep of them, by their magic number.
+pub(super) fn usual_granularity_ns(magic: u64) -> u32 {
+    match magic {
+        0x4d44 => 2_000_000_000,                        // FAT
+        0x2011_bab0 => 10_000_000,                      // exFAT
+        0x4244 | 0x482b => 1_000_000_000,               // HFS, HFS+
+        0xff53_4d42 | 0xfe53_4d42 | 0x5346_544e => 100, // CIFS, SMB2, NTFS
+        _ => 1,
+    }
+}
+
 fn try_traits(root: BorrowedFd<'_>, shared: &Arc<Shared>) -> Result<Traits> {
     let root = root.try_clone_to_owned().map_err(|e| FsError::new(Operation::OpenRoot, e))?;
     let inherits = Inherits { acl: false, own_group: false };
@@ -31,7 +54,7 @@ fn try_traits(root: BorrowedFd<'_>, shared: &Arc<Shared>) -> Result<Traits> {
         Ok(trial.metadata()?.mtime)
     };
     let seen = kept(TRIAL)?;
-    let granularity = [1, 100, 1000, 1_000_000, 1_000_000_000, 2_000_000_000];
+    let granularity = [1, 100, 1000, 1_000_000, 10_000_000, 1_000_000_000, 2_000_000_000];
     let time_granularity_ns = granularity.into_iter().find(|g| TRIAL.truncated(*g) == seen).unwrap_or(2_000_000_000);
     let earliest = kept(Timestamp { sec: -FAR, ns: 0 }).unwrap_or(Timestamp { sec: i64::MIN, ns: 0 });
     let latest = kept(Timestamp { sec: FAR, ns: 0 }).unwrap_or(Timestamp { sec: i64::MAX, ns: 0 });

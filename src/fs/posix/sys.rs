@@ -93,6 +93,57 @@ fn returned(n: libc::c_long) -> io::Result<usize> {
     usize::try_from(n).map_err(|_| io::Error::last_os_error())
 }
 
+/// Gives the calling thread, and those that it starts later, the idle class of I/O: served when nobody else asks.
+/// Where that is not allowed, the last place of the usual class.
+///
+/// # Errors
+/// The system's, if it allows neither.
+pub fn be_nice() -> io::Result<()> {
+    // linux/ioprio.h: the class stands above 13 bits of data.
+    const WHO_PROCESS: libc::c_int = 1;
+    const IDLE: libc::c_int = 3 << 13;
+    const BEST_EFFORT_LAST: libc::c_int = 2 << 13 | 7;
+    // SAFETY: takes three numbers; 0 is the caller.
+    let set =
+        |priority: libc::c_int| returned(unsafe { libc::syscall(libc::SYS_ioprio_set, WHO_PROCESS, 0, priority) });
+    set(IDLE).or_else(|_| set(BEST_EFFORT_LAST)).map(drop)
+}
+
+/// `struct fsxattr` of `FS_IOC_FSGETXATTR` (linux/fs.h).
+#[repr(C)]
+#[derive(Default)]
+struct FsXattr {
+    flags: u32,
+    extent_size: u32,
+    extents: u32,
+    project: u32,
+    cow_extent_size: u32,
+    padding: [u8; 8],
+}
+
+/// `_IOR('X', 31, struct fsxattr)`, the same on every architecture that Rust's standard library supports but mips,
+/// powerpc and sparc, which say ENOTTY.
+const FS_IOC_FSGETXATTR: libc::c_ulong = 0x801c_581f;
+
+/// Quota project of what a descriptor holds; 0 is none.
+pub fn project_of(fd: BorrowedFd<'_>) -> io::Result<u32> {
+    let mut found = FsXattr::default();
+    // SAFETY: the structure has the layout and the size that the number asks for, and the kernel writes no more.
+    let done = unsafe { libc::ioctl(fd.as_raw_fd(), FS_IOC_FSGETXATTR as _, &raw mut found) };
+    returned(done.into()).map(|_| found.project)
+}
+
+/// Takes an exclusive lock of the open file on all of it, without waiting.
+pub fn lock_whole(fd: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: a structure of numbers, for which zero is a value.
+    let mut lock: libc::flock = unsafe { std::mem::zeroed() };
+    lock.l_type = libc::F_WRLCK as _;
+    lock.l_whence = libc::SEEK_SET as _;
+    // SAFETY: the structure is valid and the kernel only reads it.
+    let done = unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_OFD_SETLK, &raw const lock) };
+    returned(done.into()).map(drop)
+}
+
 /// A path to what a descriptor holds, through `/proc`: the only way to some calls on `O_PATH` descriptors.
 /// With a name, a child of the directory; calls that do not follow symlinks then stop at the child.
 pub fn proc_path(fd: BorrowedFd<'_>, name: Option<&[u8]>) -> io::Result<CString> {

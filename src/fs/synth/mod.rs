@@ -47,7 +47,7 @@ pub fn open(rest: &[u8], side: Side, _options: &Options) -> std::result::Result<
     let spec = url::parse(rest)?;
     match side {
         Side::Source => Ok(Arc::new(Synth(Arc::new(Tree::new(spec))))),
-        Side::Target => Err(RootError::WrongSide(
+        Side::Target | Side::Trial => Err(RootError::WrongSide(
             "synth:// is computed and cannot be written: use it as the source, and a directory or null:// as the target"
                 .to_owned(),
         )),

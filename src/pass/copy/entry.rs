@@ -6,7 +6,7 @@ use super::{CopyPass, Pair, Trouble};
 use crate::broker::Stopped;
 use crate::fs::{Class, Dir, FsError, Made, New, SourceFile, Xattrs};
 use crate::model::task::{Entries, Entry, tag};
-use crate::model::{Kind, Metadata, RelPath, Report, Task, Timestamp, Totals};
+use crate::model::{Kind, Metadata, Operation, RelPath, Report, Task, Timestamp, Totals};
 use crate::pass::Run;
 use std::cell::{Cell, RefCell};
 use xxhash_rust::xxh3::Xxh3;
@@ -300,12 +300,29 @@ impl CopyPass {
                 Ok(self.copy_any(job, source, true)?.unwrap_or(Outcome::Copied))
             }
             other => {
+                let other = self.out_of_the_way(job, other)?;
                 if let Some(outcome) = self.copy_any(job, source, other.is_some())? {
                     return Ok(outcome);
                 }
                 // Something appeared meanwhile.
                 Ok(self.copy_any(job, source, true)?.unwrap_or(Outcome::Copied))
             }
+        }
+    }
+
+    /// Where nothing may be removed unseen, an entry does not take the place of a directory with something in it.
+    /// What is left to be replaced.
+    pub(super) fn out_of_the_way(
+        &self,
+        job: &Job<'_, '_, '_>,
+        there: Option<Metadata>,
+    ) -> Result<Option<Metadata>, Trouble> {
+        let Some(_) = there.filter(|m| m.kind == Kind::Directory && self.keeps_directories) else { return Ok(there) };
+        match job.pair.target.remove_empty_dir(job.names.target) {
+            Ok(true) => Ok(None),
+            Ok(false) => Err(Trouble::Target(FsError { operation: Operation::Remove, errno: libc::ENOTEMPTY })),
+            Err(e) if e.is_absent() => Ok(None),
+            Err(e) => Err(Trouble::Target(e)),
         }
     }
 

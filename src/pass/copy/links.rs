@@ -65,6 +65,7 @@ impl CopyPass {
         let key = self.links.key(source);
         for _ in 0..MAX_ROUNDS {
             let there = self.target_of(job)?;
+            let there = self.out_of_the_way(job, there)?;
             match meeting(folder.as_ref(), &key, source.kind).map_err(Trouble::Target)? {
                 Meeting::Nothing => {
                     if let Some(outcome) = self.first_of_group(job, source, there.as_ref(), folder.as_ref(), &key)? {

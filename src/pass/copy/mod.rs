@@ -13,11 +13,13 @@ pub(super) mod work;
 
 use self::links::Links;
 use self::work::Work;
-use super::{Pass, Roots, Run};
+use super::extras::Extras;
+use super::{OpenError, Pass, Roots, Run};
 use crate::broker::Stopped;
 use crate::fs::{Class, Dir, FsError, Made, Traits};
 use crate::model::filter::Matcher;
-use crate::model::{Failure, JobSpec, Operation, Policy, RelPath, Report, Task, escaped};
+use crate::model::task::{Names, tag};
+use crate::model::{Failure, JobSpec, Operation, Policy, RelPath, Report, Task, Totals, escaped};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 /// So many entries in a row must fail for want of space, with nothing written between, before the target
@@ -33,6 +35,10 @@ pub struct CopyPass {
     target_root: (u64, u64),
     source_dev: u64,
     matcher: Matcher,
+    /// A directory with something in it is never replaced by an entry of another kind.
+    keeps_directories: bool,
+    /// What only the target has goes.
+    extras: Option<Extras>,
     work: Work,
     links: Links,
     full: AtomicU32,
@@ -42,7 +48,7 @@ pub struct CopyPass {
 ///
 /// # Errors
 /// A root that cannot be looked at.
-pub fn open(spec: &JobSpec, roots: Roots, leads: bool) -> Result<Box<dyn Pass>, FsError> {
+pub fn open(spec: &JobSpec, roots: Roots, leads: bool) -> Result<Box<dyn Pass>, OpenError> {
     Ok(Box::new(CopyPass::new(spec, roots, leads)?))
 }
 
@@ -88,8 +94,11 @@ impl CopyPass {
     /// As [`open`], with its own type.
     ///
     /// # Errors
-    /// A root that cannot be looked at.
-    pub fn new(spec: &JobSpec, roots: Roots, leads: bool) -> Result<Self, FsError> {
+    /// A root that cannot be looked at; [`OpenError::Refused`], if what was asked for must not be done.
+    pub fn new(spec: &JobSpec, roots: Roots, leads: bool) -> Result<Self, OpenError> {
+        let matcher = Matcher::new(&spec.policy.filter).map_err(|e| OpenError::Refused(e.to_string()))?;
+        let removes = spec.pass == "sync" && spec.policy.delete.is_some();
+        let extras = removes.then(|| Extras::new(spec, &roots, matcher.clone())).transpose()?;
         let target = roots.target.open_dir(&RelPath::root())?;
         let root = target.metadata()?;
         let source_dev = roots.source.open_dir(&RelPath::root())?.metadata()?.dev;
@@ -98,10 +107,10 @@ impl CopyPass {
             work.join()?;
         }
         Ok(CopyPass {
-            matcher: Matcher::new(&spec.policy.filter).map_err(|e| {
-                tracing::error!(error = %e, "the job's filter");
-                FsError { operation: Operation::Run, errno: libc::EINVAL }
-            })?,
+            matcher,
+            extras,
+            keeps_directories: spec.pass == "sync"
+                && spec.policy.delete.as_ref().is_none_or(|d| d.max.is_some() || d.trash.is_some()),
             policy: spec.policy.clone(),
             source_dev,
             target: roots.target.traits(),
@@ -139,6 +148,25 @@ impl CopyPass {
         let source = self.roots.source.open_dir(path).map_err(Trouble::Source)?;
         let target = self.roots.target.open_dir(path).map_err(Trouble::Target)?;
         Ok(Pair { path: path.clone(), source, target })
+    }
+
+    /// Directories that both sides have, and those that only the target has.
+    fn dirs(&self, parent: &RelPath, names: &Names, run: &mut Run<'_>) -> Result<(), Stopped> {
+        let Some(extras) = self.extras.as_ref().filter(|_| names.iter().any(|(bits, _)| bits & tag::EXTRA != 0)) else {
+            return self.walk(parent, names, run);
+        };
+        extras.walk(parent, names, &self.work, run)
+    }
+
+    /// Removes what only the target has; the directory that lost something gets its attributes back.
+    fn remove(&self, dir: &RelPath, names: &Names, run: &mut Run<'_>) -> Result<(), Stopped> {
+        let Some(extras) = &self.extras else { return Ok(()) };
+        let Some(changed) = extras.remove(dir, names, run)? else { return Ok(()) };
+        let (parent, name) = changed.split_last();
+        let Some(name) = name else { return Ok(()) }; // the root comes last of all
+        let mut names = Names::default();
+        let _ = names.push(0, name); // part of a path
+        self.finish(&parent, &names, run)
     }
 
     /// Records what became of an entry that could not be worked on. Ends the job if the target is full for good.
@@ -184,16 +212,21 @@ pub(super) fn failure(path: Vec<u8>, error: FsError) -> Failure {
 impl Pass for CopyPass {
     fn run(&self, task: &Task, run: &mut Run<'_>) -> Result<(), Stopped> {
         match task {
-            Task::Dirs { parent, names } => self.walk(parent, names, run),
+            Task::Dirs { parent, names } => self.dirs(parent, names, run),
             Task::Batch { dir, entries, tag } => self.batch(dir, entries, *tag, run),
             Task::Finish { parent, names } => self.finish(parent, names, run),
             Task::Pick { dir, names } => self.pick(dir, names, run),
-            Task::Chunk { .. } | Task::Remove { .. } => self.fail(
+            Task::Remove { dir, names } => self.remove(dir, names, run),
+            Task::Chunk { .. } => self.fail(
                 task.directory().as_bytes().to_vec(),
                 Trouble::Target(FsError { operation: Operation::Run, errno: libc::ENOSYS }),
                 run,
             ),
         }
+    }
+
+    fn may_finish(&self, totals: &Totals) -> Result<(), String> {
+        self.extras.as_ref().map_or(Ok(()), |extras| extras.may_finish(totals))
     }
 
     fn mark(&self) -> Result<(), FsError> {

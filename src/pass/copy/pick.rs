@@ -11,7 +11,10 @@ use crate::pass::Run;
 impl CopyPass {
     /// Routes these entries of a directory of the source, and nothing else of it.
     pub(super) fn pick(&self, dir: &RelPath, names: &Names, run: &mut Run<'_>) -> Result<(), Stopped> {
-        if !self.takes_directory(dir) {
+        if names.is_empty() {
+            return Ok(()); // an empty list
+        }
+        if !self.matcher.takes_with_parents(dir) {
             run.report.totals.found += names.len() as u64;
             run.report.totals.filtered += names.len() as u64;
             return Ok(());
@@ -49,19 +52,6 @@ impl CopyPass {
         run.report.totals.failed += 1;
         run.report.failures.push(super::failure(pair.path.display_join(name), e));
         Ok(())
-    }
-
-    /// Does a directory take part, and everything above it?
-    fn takes_directory(&self, dir: &RelPath) -> bool {
-        let mut at = dir.clone();
-        loop {
-            let (parent, name) = at.split_last();
-            match name {
-                None => return true,
-                Some(name) if !self.matcher.takes(&parent, name, Kind::Directory) => return false,
-                Some(_) => at = parent,
-            }
-        }
     }
 
     /// Opens a directory of the source and its copy; what is missing of the latter is made, and finished at the end.

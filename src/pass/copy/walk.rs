@@ -6,6 +6,7 @@ use crate::broker::Stopped;
 use crate::fs::{Dir, FsError, Made, aside};
 use crate::model::task::{Entries, Entry, MAX_TASK_ENTRIES, Names, tag};
 use crate::model::{Kind, Metadata, Operation, Queue, RelPath, Task, Timestamp, check_name};
+use crate::pass::extras::{Place, SealedNames, SeenNames};
 use crate::pass::{Roots, Run};
 use std::cell::OnceCell;
 
@@ -15,12 +16,14 @@ const GROUP: usize = 32;
 const BATCH_BYTES: u64 = 64 << 20;
 
 /// What an existing target directory is like.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 struct Looked {
     /// Its attributes must be set at the end.
     changed: bool,
     /// There is nothing in it, so nothing needs to be compared.
     empty: bool,
+    /// What is in it, where what only the target has goes.
+    names: Option<SealedNames>,
 }
 
 /// How a directory is gone through.
@@ -287,8 +290,11 @@ impl CopyPass {
             Ok(false) => return Ok(self.look_at_dirs(pair, source, run).map(|looked| looked.changed)),
             Err(e) => return Ok(Err(Trouble::Source(e))),
         }
-        let looked =
-            if view.fresh { Ok(Looked { changed: false, empty: true }) } else { self.look_at_dirs(pair, source, run) };
+        let looked = if view.fresh {
+            Ok(Looked { changed: false, empty: true, names: None })
+        } else {
+            self.look_at_dirs(pair, source, run)
+        };
         self.list_on(pair, view, looked, run)
     }
 
@@ -303,16 +309,27 @@ impl CopyPass {
         // What is in a directory that changed since the last pass may have been moved here: it is compared in full.
         let child_tag = if view.all { tag::ALL } else { tag::MOVED };
         let mut out = Outbox::new(&pair.path, tag::ALL | if empty { tag::FRESH } else { 0 }, child_tag);
+        let mut names = self.extras.as_ref().filter(|_| !empty).map(|_| SeenNames::of(&pair.path));
         let listed = list_with(
             pair.source.as_ref(),
-            |entry, run| match self.kind(&pair.path, pair.source.as_ref(), entry, run)? {
-                None => Ok(()),
-                Some(Kind::Directory) => self.route_dir(pair, entry.name, &mut out, run),
-                Some(_) => out.add_entry(entry, run),
+            |entry, run| {
+                if let Some(names) = &mut names {
+                    names.add(entry.name);
+                }
+                match self.kind(&pair.path, pair.source.as_ref(), entry, run)? {
+                    None => Ok(()),
+                    Some(Kind::Directory) => self.route_dir(pair, entry.name, &mut out, run),
+                    Some(_) => out.add_entry(entry, run),
+                }
             },
             run,
         )?;
         out.post_all(run)?;
+        if let (Ok(()), Some(extras), Some(names)) = (&listed, &self.extras, names) {
+            let place = Place { path: &pair.path, source: pair.source.as_ref(), target: pair.target.as_ref() };
+            let theirs = looked.as_ref().ok().and_then(|looked| looked.names.as_ref());
+            extras.find(place, &names.seal(), theirs, run, &mut |_, _, _| Ok(()))?;
+        }
         // In a directory that was made by its parent's listing, that has seen to its end already.
         let changed = !view.fresh && (out.made_any || out.posted_entries && empty);
         Ok(listed.map_err(Trouble::Source).and(looked).map(|looked| looked.changed || changed))
@@ -321,18 +338,25 @@ impl CopyPass {
     /// Looks at both directories themselves: is the target's in need of attributes, of cleaning?
     fn look_at_dirs(&self, pair: &Pair, source: Metadata, run: &mut Run<'_>) -> Result<Looked, Trouble> {
         let totals = &mut run.report.totals;
-        let empty = self.work.sweep(pair.target.as_ref(), false, totals).map_err(Trouble::Target)? == 0;
+        let mut names = self.extras.as_ref().map(|_| SeenNames::of(&pair.path));
+        let swept = self.work.sweep_with(pair.target.as_ref(), false, totals, &mut |name| {
+            if let Some(names) = &mut names {
+                names.add(name);
+            }
+        });
+        let empty = swept.map_err(Trouble::Target)? == 0;
+        let names = names.map(SeenNames::seal);
         let target = pair.target.metadata().map_err(Trouble::Target)?;
         if target.mode & 0o700 != 0o700 && target.uid == rustix::process::geteuid().as_raw() && target.uid != 0 {
             // A normal user must be able to write into their own directory; its mode is set again at the end.
             let opened = pair.target.edit_self().and_then(|e| e.set_mode(target.mode | 0o700));
-            return opened.map(|()| Looked { changed: true, empty }).map_err(Trouble::Target);
+            return opened.map(|()| Looked { changed: true, empty, names }).map_err(Trouble::Target);
         }
         let xattrs = self.own_xattrs(pair.source.as_ref()).map_err(Trouble::Source)?;
         let (source, xattrs) = super::attributes::wanted(source, xattrs, &self.policy);
         let have = pair.target.xattrs_self().map_err(Trouble::Target)?;
         let want = Wanted { metadata: &source, xattrs: &xattrs };
-        Ok(Looked { changed: differs(&want, &target, &have, &self.policy, &self.target), empty })
+        Ok(Looked { changed: differs(&want, &target, &have, &self.policy, &self.target), empty, names })
     }
 
     /// The source directory's attributes, if it is not the target's root, seen through a bind mount, say: walking

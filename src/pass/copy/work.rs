@@ -155,9 +155,21 @@ impl Work {
     /// Removes working files in `dir` of jobs that are dead; with `own` also this job's, which is right only
     /// when nobody works in the directory any more. Returns how many other entries there are.
     pub fn sweep(&self, dir: &dyn Dir, own: bool, totals: &mut Totals) -> Result<u64, FsError> {
+        self.sweep_with(dir, own, totals, &mut |_| {})
+    }
+
+    /// As [`sweep`](Work::sweep); `each` hears of every name.
+    pub fn sweep_with(
+        &self,
+        dir: &dyn Dir,
+        own: bool,
+        totals: &mut Totals,
+        each: &mut dyn FnMut(&[u8]),
+    ) -> Result<u64, FsError> {
         let mut leftovers = Vec::new();
         let mut others = 0;
         dir.list(&mut |e| {
+            each(e.name);
             others += 1;
             if let Some(job) = job_of(e.name)
                 && if job == self.job { own } else { self.is_dead(job) }

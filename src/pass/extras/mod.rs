@@ -82,19 +82,6 @@ impl Extras {
         Ok(by_metadata && !self.matcher.takes_metadata(&holder.stat(name)?))
     }
 
-    /// Does a filter leave out one of the directories that a path is made of?
-    fn leaves_out(&self, path: &RelPath) -> bool {
-        let mut at = path.clone();
-        loop {
-            let (parent, name) = at.split_last();
-            match name {
-                None => return false,
-                Some(name) if !self.matcher.takes(&parent, name, Kind::Directory) => return true,
-                Some(_) => at = parent,
-            }
-        }
-    }
-
     /// Ends the job if the source's root must not be believed.
     fn believe_source(&self, run: &mut Run<'_>) -> Result<(), Stopped> {
         self.guard.check().map_err(|why| {

@@ -153,7 +153,7 @@ impl Extras {
     }
 
     fn presence(&self, dir: &RelPath) -> Result<Presence, FsError> {
-        if self.policy.excluded && self.leaves_out(dir) {
+        if self.policy.excluded && !self.matcher.takes_with_parents(dir) {
             return Ok(Presence::Lacks);
         }
         match self.roots.source.open_dir(dir) {

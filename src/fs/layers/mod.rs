@@ -1,0 +1,10 @@
+//! Filesystems around filesystems: behaviour that is added by wrapping, the same for every adapter.
+//!
+//! Invariant: a layer keeps the contract of the port, and what it does not concern it passes on as it is.
+
+pub mod dry_run;
+mod ghost;
+pub mod limiter;
+pub mod throttle;
+
+pub use limiter::Limiter;

@@ -1,0 +1,126 @@
+//! What can be told of a directory and its filesystem without writing: a handful of system calls.
+
+use super::super::{FsError, RootError};
+use super::probe::usual_granularity_ns;
+use super::sys;
+use super::xattr::ACL_ACCESS;
+use crate::model::{Operation, Timestamp};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, StatVfsMountFlags};
+use rustix::io::Errno;
+use std::ffi::OsStr;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+
+/// Magic numbers of filesystems (`linux/magic.h`, and those of the filesystems' own sources).
+const NAMES: [(u64, &str); 24] = [
+    (0xef53, "ext2/3/4"),
+    (0x5846_5342, "xfs"),
+    (0x9123_683e, "btrfs"),
+    (0x0102_1994, "tmpfs"),
+    (0x8584_58f6, "ramfs"),
+    (0x6969, "nfs"),
+    (0x0bd0_0bd0, "lustre"),
+    (0x6573_5546, "fuse"),
+    (0x4d44, "vfat"),
+    (0x2011_bab0, "exfat"),
+    (0xff53_4d42, "cifs"),
+    (0xfe53_4d42, "smb2"),
+    (0x5346_544e, "ntfs"),
+    (0x7366_746e, "ntfs3"),
+    (0x794c_7630, "overlay"),
+    (0x2fc1_2fc1, "zfs"),
+    (0x4750_4653, "gpfs"),
+    (0x1983_0326, "beegfs"),
+    (0x00c3_6400, "ceph"),
+    (0xf2f5_2010, "f2fs"),
+    (0x0102_1997, "9p"),
+    (0x482b, "hfsplus"),
+    (0x7371_7368, "squashfs"),
+    (0xe0f5_e1e2, "erofs"),
+];
+/// Filesystems whose names do not tell case apart unless they were told to.
+const CASELESS: [u64; 6] = [0x4d44, 0x2011_bab0, 0xff53_4d42, 0xfe53_4d42, 0x482b, 0x5346_544e];
+/// Filesystems where an inode has one name.
+const SINGLE_NAMES: [u64; 2] = [0x4d44, 0x2011_bab0];
+
+/// A directory and its filesystem.
+#[derive(Debug, Clone)]
+pub struct Facts {
+    /// Type of the filesystem: a name, or its magic number.
+    pub filesystem: String,
+    /// Mounted so that nothing can be written.
+    pub read_only: bool,
+    /// The directory is the whole filesystem, so what is in use is its own.
+    pub whole: bool,
+    /// Bytes in use.
+    pub used_bytes: u64,
+    /// Bytes that this process may still use.
+    pub free_bytes: u64,
+    /// Inodes in use; 0 where nobody counts.
+    pub used_inodes: u64,
+    /// Inodes that are left; none where nobody counts.
+    pub free_inodes: Option<u64>,
+    /// Longest name in bytes, by its own account.
+    pub longest_name: u64,
+    /// Names that differ only in case are one, as far as the type tells.
+    pub caseless: bool,
+    /// An inode can have several names, as far as the type tells.
+    pub hard_links: bool,
+    /// Granularity of times that this type is known for, in ns.
+    pub granularity_ns: u32,
+    /// `user.*` extended attributes can be had.
+    pub user_xattrs: bool,
+    /// POSIX ACLs can be had.
+    pub acls: bool,
+    /// The directory has an NFSv4 ACL.
+    pub has_nfs4_acl: bool,
+    /// Quota project of the directory; 0 is none.
+    pub project: u32,
+    /// Change time of the directory.
+    pub changed: Timestamp,
+    /// Device that holds it.
+    pub device: u64,
+}
+
+/// Looks at a directory; the user's own symlink is followed.
+///
+/// # Errors
+/// [`RootError::Fs`], if it cannot be opened.
+pub fn facts(path: &[u8]) -> Result<Facts, RootError> {
+    let fail = |e: Errno| RootError::Fs { path: path.to_vec(), error: FsError::new(Operation::OpenRoot, e) };
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let fd = rustix::fs::openat(CWD, OsStr::from_bytes(path), flags, Mode::empty()).map_err(fail)?;
+    of_descriptor(&fd).map_err(fail)
+}
+
+fn of_descriptor(fd: &OwnedFd) -> rustix::io::Result<Facts> {
+    let vfs = rustix::fs::fstatvfs(fd)?;
+    let magic = rustix::fs::fstatfs(fd)?.f_type as u64 & 0xffff_ffff;
+    let own = rustix::fs::fstat(fd)?;
+    let above = rustix::fs::statat(fd, "..", AtFlags::SYMLINK_NOFOLLOW)?;
+    let name = NAMES.iter().find(|(m, _)| *m == magic).map_or_else(|| format!("type {magic:#x}"), |(_, n)| (*n).into());
+    Ok(Facts {
+        filesystem: name,
+        read_only: vfs.f_flag.contains(StatVfsMountFlags::RDONLY),
+        whole: own.st_dev != above.st_dev || own.st_ino == above.st_ino,
+        used_bytes: vfs.f_blocks.saturating_sub(vfs.f_bfree).saturating_mul(vfs.f_frsize),
+        free_bytes: vfs.f_bavail.saturating_mul(vfs.f_frsize),
+        used_inodes: vfs.f_files.saturating_sub(vfs.f_ffree),
+        free_inodes: (vfs.f_files > 0).then_some(vfs.f_favail),
+        longest_name: vfs.f_namemax,
+        caseless: CASELESS.contains(&magic),
+        hard_links: !SINGLE_NAMES.contains(&magic),
+        granularity_ns: usual_granularity_ns(magic),
+        user_xattrs: is_known(fd, b"user.treehaul"),
+        acls: is_known(fd, ACL_ACCESS),
+        has_nfs4_acl: rustix::fs::fgetxattr(fd, &b"system.nfs4_acl"[..], &mut [0_u8; 0][..]).is_ok_and(|n| n > 0),
+        project: sys::project_of(fd.as_fd()).unwrap_or(0),
+        changed: Timestamp { sec: own.st_ctime, ns: u32::try_from(own.st_ctime_nsec).unwrap_or(0) },
+        device: own.st_dev,
+    })
+}
+
+/// Could the directory have such an attribute?
+fn is_known(fd: &OwnedFd, name: &[u8]) -> bool {
+    !matches!(rustix::fs::fgetxattr(fd, name, &mut [0_u8; 0][..]), Err(Errno::OPNOTSUPP))
+}

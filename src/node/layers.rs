@@ -1,0 +1,34 @@
+//! What a policy puts around the roots of a job, the same alone and on every worker.
+
+use crate::fs::layers::{Limiter, dry_run, throttle};
+use crate::fs::{self, Filesystem, Options, RootError, Side};
+use crate::model::Policy;
+use crate::model::policy::Limits;
+use crate::pass::{Access, Roots};
+use std::sync::Arc;
+
+/// Opens the target's root. In a dry run of a pass that makes its target, nothing is made and nothing is written.
+///
+/// # Errors
+/// [`RootError`], which names the root and the way out.
+pub fn open_target(
+    target: &[u8],
+    access: Access,
+    policy: &Policy,
+    options: &Options,
+) -> Result<Arc<dyn Filesystem>, RootError> {
+    if !(policy.dry_run && access == Access::Make) {
+        return fs::open(target, access.side(), options);
+    }
+    match fs::open(target, Side::Trial, options) {
+        Err(RootError::Fs { error, .. }) if error.is_absent() => Ok(dry_run::nowhere()),
+        opened => opened.map(dry_run::over),
+    }
+}
+
+/// Keeps both roots together within the job's limits, and within the node's own if it has any.
+pub fn limited(roots: Roots, policy: &Policy, node: Option<&Arc<Limiter>>) -> Roots {
+    let job = (policy.limits != Limits::default()).then(|| Arc::new(Limiter::new(policy.limits)));
+    let limiters: Vec<Arc<Limiter>> = job.into_iter().chain(node.cloned()).collect();
+    Roots { source: throttle::throttled(roots.source, &limiters), target: throttle::throttled(roots.target, &limiters) }
+}
