@@ -5,7 +5,7 @@
 
 use super::copy::work::Work;
 use super::extras::{Extras, Place, SeenNames};
-use super::{OpenError, Pass, Roots, Run};
+use super::{OpenError, Pass, Roots, Run, names_from};
 use crate::broker::Stopped;
 use crate::fs::{Class, Dir, FsError, aside};
 use crate::model::filter::Matcher;
@@ -76,14 +76,10 @@ impl DeletePass {
             settle(Vec::new(), walked, run);
             return Ok(());
         }
-        let mut rest = names.iter().enumerate();
-        while let Some((i, (bits, name))) = rest.next() {
+        for (i, (_, name)) in names.iter().enumerate() {
             if i > 0 && run.ticket.is_hungry(Queue::Dirs) {
-                let mut given = Names::default();
-                for (bits, name) in std::iter::once((bits, name)).chain(rest.by_ref().map(|(_, n)| n)) {
-                    let _ = given.push(bits, name); // was checked when it got here
-                }
-                return run.ticket.post(Task::Dirs { parent: parent.clone(), names: given });
+                let left = names_from(names, i);
+                return run.ticket.post(Task::Dirs { parent: parent.clone(), names: left });
             }
             let walked = self.walk_child(parent, source.as_ref(), target.as_ref(), name, run)?;
             settle(parent.display_join(name), walked, run);

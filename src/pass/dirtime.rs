@@ -4,7 +4,7 @@
 //! what is in it, so they may be set in any order, and twice.
 
 use super::copy::{CopyPass, Trouble, failure};
-use super::{OpenError, Pass, Roots, Run};
+use super::{OpenError, Pass, Roots, Run, names_from};
 use crate::broker::Stopped;
 use crate::fs::{Class, Dir, FsError, aside};
 use crate::model::filter::Matcher;
@@ -55,14 +55,10 @@ impl DirtimePass {
             return self.list(parent, source.as_ref(), run);
         }
         let target = self.roots.target.open_dir(parent);
-        let mut rest = names.iter().enumerate();
-        while let Some((i, (bits, name))) = rest.next() {
+        for (i, (_, name)) in names.iter().enumerate() {
             if i > 0 && run.ticket.is_hungry(Queue::Dirs) {
-                let mut given = Names::default();
-                for (bits, name) in std::iter::once((bits, name)).chain(rest.by_ref().map(|(_, n)| n)) {
-                    let _ = given.push(bits, name); // was checked when it got here
-                }
-                return run.ticket.post(Task::Dirs { parent: parent.clone(), names: given });
+                let left = names_from(names, i);
+                return run.ticket.post(Task::Dirs { parent: parent.clone(), names: left });
             }
             self.walk_child(parent, source.as_ref(), target.as_deref(), name, run)?;
         }

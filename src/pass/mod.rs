@@ -12,6 +12,7 @@ pub mod extras;
 
 use crate::broker::{Stopped, Ticket};
 use crate::fs::{Filesystem, Side};
+use crate::model::task::Names;
 use crate::model::{JobSpec, Report, Task, Totals};
 use std::sync::Arc;
 
@@ -124,6 +125,15 @@ pub const PASSES: &[PassRow] = &[
     PassRow { name: "delete", open: delete::open, access: Access::Change },
     PassRow { name: "dirtime", open: dirtime::open, access: Access::Change },
 ];
+
+/// The names from the `first` on: what is left of a task, for others.
+fn names_from(names: &Names, first: usize) -> Names {
+    let mut left = Names::default();
+    for (bits, name) in names.iter().skip(first) {
+        let _ = left.push(bits, name); // was checked when it got here
+    }
+    left
+}
 
 /// The pass of a job, by name.
 pub fn row(name: &str) -> Option<&'static PassRow> {

@@ -2,6 +2,8 @@
 
 mod architecture;
 mod changes;
+mod delete;
+mod dirtime;
 mod doctor;
 mod dry_run;
 mod fidelity;

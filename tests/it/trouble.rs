@@ -137,10 +137,10 @@ fn a_late_error_of_close_is_not_lost() {
 }
 
 /// A small filesystem of its own, unmounted at the end.
-struct Mounted(std::path::PathBuf);
+pub struct Mounted(pub std::path::PathBuf);
 
 impl Mounted {
-    fn tmpfs(at: &Path, options: &str) -> Self {
+    pub fn tmpfs(at: &Path, options: &str) -> Self {
         fs::create_dir(at).unwrap();
         sh(&format!("mount -t tmpfs -o {options} tmpfs {}", q(at)));
         Mounted(at.to_owned())

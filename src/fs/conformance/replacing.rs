@@ -153,3 +153,94 @@ fn several_may_replace_one_name_at_once() {
         target.holds(&[("beside", Shown::Directory), ("beside/kept", file("")), ("old", file("data"))]);
     }
 }
+
+#[test]
+fn any_entry_but_a_directory_is_unlinked_and_only_an_empty_directory_is_removed() {
+    for obstacle in OBSTACLES {
+        for target in targets() {
+            let old = obstruct(&target, obstacle);
+            if obstacle == "full-dir" {
+                fill_directory(&target);
+            }
+            if target.fs.traits().forgets {
+                continue;
+            }
+            let root = target.root();
+            if old == Shown::Directory {
+                assert_eq!(class(root.unlink(b"old")), Some(Class::OtherKind), "{obstacle}");
+                assert_eq!(root.remove_empty_dir(b"old"), Ok(obstacle == "empty-dir"));
+                assert_eq!(root.stat(b"old").is_ok(), obstacle == "full-dir");
+            } else {
+                assert_eq!(class(root.remove_empty_dir(b"old")), Some(Class::OtherKind), "{obstacle}");
+                root.unlink(b"old").unwrap();
+                target.holds(&[("beside", Shown::Directory), ("beside/kept", file(""))]);
+                assert_eq!(class(root.unlink(b"old")), Some(Class::Vanished));
+                assert_eq!(class(root.remove_empty_dir(b"old")), Some(Class::Vanished));
+            }
+        }
+    }
+}
+
+#[test]
+fn a_new_directory_leaves_alone_whatever_has_its_name() {
+    for obstacle in OBSTACLES {
+        for target in targets() {
+            let old = obstruct(&target, obstacle);
+            let made = target.root().make_new_dir(b"old").unwrap();
+            if !target.fs.traits().forgets {
+                assert_eq!(made, Made::Existed, "{} {obstacle}", target.adapter);
+                assert_eq!(target.root().make_new_dir(b"new"), Ok(Made::New));
+                assert_eq!(target.root().stat(b"new").unwrap().mode, 0o700);
+                let beside = [("beside", Shown::Directory), ("beside/kept", file("")), ("new", Shown::Directory)];
+                target.holds(&Vec::from_iter(beside.into_iter().chain([("old", old)])));
+            }
+        }
+    }
+}
+
+#[test]
+fn an_entry_moves_to_a_name_that_is_free_and_to_no_other() {
+    for obstacle in OBSTACLES {
+        for target in targets() {
+            obstruct(&target, obstacle);
+            let root = target.root();
+            target.put("moved", New::File, "data", false);
+            let made = root.move_to(b"moved", &*root, b"old");
+            if target.fs.traits().forgets {
+                assert_eq!(made, Ok(Made::New));
+                continue;
+            }
+            assert_eq!(made, Ok(Made::Existed), "{obstacle}");
+            let beside = root.open_dir(b"beside").unwrap();
+            assert_eq!(root.move_to(b"moved", &*beside, b"kept"), Ok(Made::Existed));
+            assert_eq!(root.move_to(b"moved", &*beside, b"free"), Ok(Made::New));
+            assert_eq!(class(root.move_to(b"moved", &*beside, b"free")), Some(Class::Vanished));
+            assert_eq!(read_all(&*beside.open_file(b"free").unwrap()), b"data");
+            assert_eq!(read_all(&*beside.open_file(b"kept").unwrap()), b"");
+            let moved = root.move_to(b"old", &*beside, b"was old");
+            if obstacle.ends_with("-dir") && !obstacle.starts_with("link") {
+                assert_eq!(class(moved), Some(Class::OtherKind), "{obstacle}");
+            } else {
+                assert_eq!(moved, Ok(Made::New), "{obstacle}");
+                assert_eq!(class(root.stat(b"old")), Some(Class::Vanished));
+                assert!(beside.stat(b"was old").is_ok());
+            }
+        }
+    }
+}
+
+#[test]
+fn an_entry_moves_into_another_root_of_the_same_adapter_and_no_other() {
+    for target in targets() {
+        target.put("moved", New::Symlink(b"nowhere"), "", false);
+        for other in targets().into_iter().filter(|_| !target.fs.traits().forgets) {
+            let moved = target.root().move_to(b"moved", &*other.root(), b"here");
+            if other.adapter == target.adapter {
+                assert_eq!(moved, Ok(Made::New));
+                other.holds(&[("here", to("nowhere"))]);
+            } else {
+                assert_eq!(moved.map_err(|e| e.errno), Err(libc::EXDEV));
+            }
+        }
+    }
+}

@@ -149,3 +149,18 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn any_name_is_one_that_is_listed_and_wanted_or_none() {
+    for source in sources() {
+        for (_, dir) in directories(&*source.fs) {
+            let names = listed(&*dir);
+            let any = dir.any_name(&|_| true).unwrap();
+            assert_eq!(any.is_some(), !names.is_empty(), "{}", source.adapter);
+            assert!(any.is_none_or(|name| names.contains_key(&name)), "{}", source.adapter);
+            let Some(last) = names.keys().next_back() else { continue };
+            assert_eq!(dir.any_name(&|name| name == last).unwrap().as_ref(), Some(last), "{}", source.adapter);
+            assert_eq!(dir.any_name(&|_| false), Ok(None), "{}", source.adapter);
+        }
+    }
+}

@@ -1,13 +1,12 @@
-//! Finding what only the target has, and counting it.
+//! Finding what only the target has, entry by entry, and counting it.
 
 use super::seen::{SealedNames, is_ours};
 use super::{Extras, fail};
 use crate::broker::Stopped;
-use crate::fs::{Class, Dir, FsError};
+use crate::fs::{Dir, FsError};
 use crate::model::task::{Entry, MAX_TASK_ENTRIES, Names, tag};
-use crate::model::{Finding, Kind, Operation, Queue, RelPath, Task, check_name};
+use crate::model::{Finding, Kind, Operation, RelPath, Task, check_name};
 use crate::pass::Run;
-use crate::pass::copy::work::Work;
 
 /// Sibling directories in one task: few messages, yet enough tasks to share out.
 const GROUP: usize = 32;
@@ -36,19 +35,20 @@ pub struct Found {
 }
 
 /// Extras of one directory that have not been posted yet.
-struct Outbox<'a> {
+pub(super) struct Outbox<'a> {
     path: &'a RelPath,
     entries: Names,
     dirs: Names,
-    posted: u64,
+    /// Entries that were posted, or wait for it.
+    pub(super) posted: u64,
 }
 
 impl<'a> Outbox<'a> {
-    fn new(path: &'a RelPath) -> Self {
+    pub(super) fn new(path: &'a RelPath) -> Self {
         Outbox { path, entries: Names::default(), dirs: Names::default(), posted: 0 }
     }
 
-    fn add_entry(&mut self, bits: u8, name: &[u8], run: &mut Run<'_>) -> Result<(), Stopped> {
+    pub(super) fn add_entry(&mut self, bits: u8, name: &[u8], run: &mut Run<'_>) -> Result<(), Stopped> {
         let _ = self.entries.push(bits, name); // was checked before
         self.posted += 1;
         if self.entries.len() >= MAX_TASK_ENTRIES { self.post_entries(run) } else { Ok(()) }
@@ -74,24 +74,24 @@ impl<'a> Outbox<'a> {
         run.ticket.post(Task::Dirs { parent: self.path.clone(), names: std::mem::take(&mut self.dirs) })
     }
 
-    fn post_all(&mut self, run: &mut Run<'_>) -> Result<(), Stopped> {
+    pub(super) fn post_all(&mut self, run: &mut Run<'_>) -> Result<(), Stopped> {
         self.post_entries(run)?;
         self.post_dirs(run)
     }
 }
 
 /// What lists a directory of the target: the names of its source directory, or nothing if there is none.
-struct Side<'a> {
-    source: Option<(&'a dyn Dir, &'a SealedNames)>,
-    target: &'a dyn Dir,
+pub(super) struct Side<'a> {
+    pub(super) source: Option<(&'a dyn Dir, &'a SealedNames)>,
+    pub(super) target: &'a dyn Dir,
 }
 
 /// What was met in a directory of the target.
 #[derive(Default)]
-struct Met {
-    working_files: bool,
+pub(super) struct Met {
+    pub(super) working_files: bool,
     /// Something in it stays.
-    stays: bool,
+    pub(super) stays: bool,
 }
 
 impl Extras {
@@ -135,7 +135,7 @@ impl Extras {
     }
 
     /// Is this directory of the target this job's business? Not the trash, and not the source, bound in by a mount.
-    fn is_apart(&self, target: &dyn Dir) -> Result<bool, FsError> {
+    pub(super) fn is_apart(&self, target: &dyn Dir) -> Result<bool, FsError> {
         let m = target.metadata()?;
         if (m.dev, m.ino) == self.guard.id() {
             return Err(FsError { operation: Operation::OpenDirectory, errno: libc::EDEADLK });
@@ -143,7 +143,7 @@ impl Extras {
         Ok(!self.trash.as_ref().is_some_and(|trash| trash.is(&m)))
     }
 
-    fn list(
+    pub(super) fn list(
         &self,
         side: &Side<'_>,
         out: &mut Outbox<'_>,
@@ -251,7 +251,7 @@ impl Extras {
     }
 
     /// Counts an extra; a dry run tells of it.
-    fn count(&self, path: Vec<u8>, kind: Kind, run: &mut Run<'_>) {
+    pub(super) fn count(&self, path: Vec<u8>, kind: Kind, run: &mut Run<'_>) {
         run.report.totals.found += 1;
         run.report.totals.extra += 1;
         if self.dry_run {
@@ -262,98 +262,6 @@ impl Extras {
                 run.ticket.report(std::mem::take(&mut run.report));
             }
         }
-    }
-
-    /// Goes through sibling directories that only the target has, and posts what is in them.
-    ///
-    /// # Errors
-    /// [`Stopped`]. What goes wrong with a directory is recorded, and it stays.
-    pub fn walk(&self, parent: &RelPath, names: &Names, work: &Work, run: &mut Run<'_>) -> Result<(), Stopped> {
-        let holder = match self.roots.target.open_dir(parent) {
-            Ok(holder) => holder,
-            // Somebody else removed it with all that was in it.
-            Err(e) if e.is_absent() => return Ok(()),
-            Err(e) => {
-                for (_, name) in names.iter() {
-                    run.report.totals.found += 1;
-                    fail(parent.display_join(name), e, run);
-                }
-                return Ok(());
-            }
-        };
-        let mut empty = Outbox::new(parent);
-        let mut rest = names.iter().enumerate();
-        while let Some((i, (bits, name))) = rest.next() {
-            if i > 0 && run.ticket.is_hungry(Queue::Dirs) {
-                let mut given = Names::default();
-                for (bits, name) in std::iter::once((bits, name)).chain(rest.by_ref().map(|(_, n)| n)) {
-                    let _ = given.push(bits, name); // was checked when it got here
-                }
-                run.ticket.post(Task::Dirs { parent: parent.clone(), names: given })?;
-                break;
-            }
-            match self.walk_child(parent, holder.as_ref(), name, work, run)? {
-                Ok(true) => empty.add_entry(tag::DIRECTORY, name, run)?,
-                Ok(false) => {}
-                // It went, or became something else: the next pass sees it.
-                Err(e) if matches!(e.class(), Class::Vanished | Class::OtherKind) => {}
-                Err(e) => {
-                    run.report.totals.found += 1;
-                    fail(parent.display_join(name), e, run);
-                }
-            }
-        }
-        empty.post_all(run)
-    }
-
-    /// One of them. True if nothing is in it, so that it is to be removed itself.
-    fn walk_child(
-        &self,
-        parent: &RelPath,
-        holder: &dyn Dir,
-        name: &[u8],
-        work: &Work,
-        run: &mut Run<'_>,
-    ) -> Result<Result<bool, FsError>, Stopped> {
-        let Ok(path) = parent.join(name) else {
-            return Ok(Err(FsError { operation: Operation::OpenDirectory, errno: libc::ENAMETOOLONG }));
-        };
-        let opened = holder.open_dir(name).and_then(|dir| {
-            let (apart, m) = (self.is_apart(dir.as_ref())?, dir.metadata()?);
-            Ok((dir, apart, m))
-        });
-        let (dir, m) = match opened {
-            Ok((dir, true, m)) => (dir, m),
-            Ok((_, false, _)) => return Ok(Ok(false)),
-            Err(e) => return Ok(Err(e)),
-        };
-        if self.matcher.one_file_system() && m.dev != self.target_dev {
-            run.report.totals.found += 1;
-            run.report.totals.filtered += 1;
-            return Ok(Ok(false));
-        }
-        let side = Side { source: None, target: dir.as_ref() };
-        let mut out = Outbox::new(&path);
-        let (met, listed) = self.list(&side, &mut out, false, run, &mut |_, _, _| Ok(()))?;
-        out.post_all(run)?;
-        let swept = if met.working_files && !self.dry_run {
-            work.sweep(dir.as_ref(), false, &mut run.report.totals).map(drop)
-        } else {
-            Ok(())
-        };
-        if let Err(e) = listed.and(swept) {
-            return Ok(Err(e));
-        }
-        if self.trash.as_ref().is_some_and(|trash| trash.is_below(&m)) {
-            return Ok(Ok(false)); // it stays, since the trash is in it
-        }
-        if met.stays {
-            run.report.totals.found += 1;
-            run.report.totals.unchanged += 1;
-            return Ok(Ok(false));
-        }
-        self.count(path.as_bytes().to_vec(), Kind::Directory, run);
-        Ok(Ok(out.posted == 0 && !self.dry_run))
     }
 }
 

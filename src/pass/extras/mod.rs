@@ -13,6 +13,7 @@ mod guard;
 mod remove;
 mod seen;
 mod trash;
+mod walk;
 
 pub use find::{Found, Kept, Place};
 pub use seen::{SealedNames, SeenNames, is_ours};
@@ -45,7 +46,7 @@ impl Extras {
         let policy = spec.policy.delete.clone().unwrap_or_default();
         let guard = SourceGuard::open(roots.source.as_ref(), policy.allow_empty_source)?;
         let target = roots.target.open_dir(&RelPath::root())?.metadata()?;
-        let trash = policy.trash.as_ref().map(|path| Trash::open(path, spec, &target)).transpose()?;
+        let trash = policy.trash.as_ref().map(|path| Trash::open(path, spec, guard.id(), &target)).transpose()?;
         let (roots, dry_run, target_dev) = (roots.clone(), spec.policy.dry_run, target.dev);
         Ok(Extras { roots, policy, dry_run, matcher, guard, trash, target_dev })
     }

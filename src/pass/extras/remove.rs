@@ -1,11 +1,11 @@
 //! Removing what was found, once everything has been found.
 
-use super::trash::{self, Trash};
+use super::trash::{self, Folder, Trash};
 use super::{Extras, fail, is_ours};
 use crate::broker::Stopped;
 use crate::fs::{Class, Dir, FsError};
 use crate::model::task::{Names, tag};
-use crate::model::{Kind, Metadata, Operation, RelPath};
+use crate::model::{Kind, Operation, RelPath};
 use crate::pass::Run;
 
 /// Does the source have a directory?
@@ -23,12 +23,6 @@ struct Removal<'a> {
     source: Option<&'a dyn Dir>,
     target: &'a dyn Dir,
     folder: Option<&'a Folder>,
-}
-
-/// The directory of the trash that takes its entries.
-struct Folder {
-    dir: Box<dyn Dir>,
-    before: Option<Metadata>,
 }
 
 impl Extras {
@@ -60,7 +54,8 @@ impl Extras {
             Err(e) => return Ok(fail_all(dir, names, e, run)),
         };
         let mode = self.let_in(target.as_ref(), source.is_some());
-        let folder = match self.trash.as_ref().map(|trash| self.folder(trash, dir)).transpose() {
+        let enter = |trash: &Trash| trash.enter(self.roots.target.as_ref(), dir).map_err(trashed);
+        let folder = match self.trash.as_ref().map(enter).transpose() {
             Ok(folder) => folder,
             Err(e) => return Ok(fail_all(dir, names, e, run)),
         };
@@ -69,8 +64,8 @@ impl Extras {
         for (bits, name) in names.iter() {
             changed |= self.remove_name(&at, bits, name, run);
         }
-        if let Some(Folder { dir, before: Some(before) }) = &folder {
-            trash::restore_times(dir.as_ref(), before);
+        if let (Some(trash), Some(folder)) = (&self.trash, &folder) {
+            trash.leave(folder);
         }
         if let Some(mode) = mode
             && let Err(e) = target.edit_self().and_then(|edit| edit.set_mode(mode))
@@ -80,13 +75,10 @@ impl Extras {
         Ok(if source.is_none() { self.climb(dir, run) } else { changed.then(|| dir.clone()) })
     }
 
-    fn folder(&self, trash: &Trash, path: &RelPath) -> Result<Folder, FsError> {
-        let opened = trash.folder(self.roots.target.as_ref(), path).and_then(|dir| {
-            // The trash itself has its own times.
-            let before = if path.is_root() { None } else { Some(dir.metadata()?) };
-            Ok(Folder { dir, before })
-        });
-        opened.map_err(|e| FsError { operation: Operation::Trash, ..e })
+    /// The trash must have the directory before the target has not.
+    fn prepare_trash(&self, path: &RelPath) -> Result<(), FsError> {
+        let Some(trash) = &self.trash else { return Ok(()) };
+        trash.prepare(self.roots.target.as_ref(), path).map_err(trashed)
     }
 
     /// A normal user must be able to write into their own directory. The mode to set again afterwards.
@@ -129,10 +121,9 @@ impl Extras {
     }
 
     fn try_remove(&self, at: &Removal<'_>, bits: u8, name: &[u8]) -> Result<bool, FsError> {
-        let trashed = |e: FsError| FsError { operation: Operation::Trash, ..e };
         if bits & tag::DIRECTORY != 0 {
-            if let (Some(trash), Ok(path)) = (&self.trash, at.path.join(name)) {
-                self.folder(trash, &path)?;
+            if let Ok(path) = at.path.join(name) {
+                self.prepare_trash(&path)?;
             }
             return at.target.remove_empty_dir(name);
         }
@@ -212,12 +203,8 @@ impl Extras {
             Err(e) => return Err(e),
         };
         let mode = self.let_in(holder.as_ref(), true);
-        let before = match &self.trash {
-            // Its entries made it there; it is made only if they all went by themselves.
-            Some(trash) => Some(self.folder(trash, path)?),
-            None => None,
-        };
-        drop(before);
+        // Its entries made it there; it is made only if they all went by themselves.
+        self.prepare_trash(path)?;
         let removed = holder.remove_empty_dir(name);
         if let Some(mode) = mode {
             holder.edit_self().and_then(|edit| edit.set_mode(mode))?;
@@ -234,6 +221,10 @@ impl Extras {
             Err(e) => Err(e),
         }
     }
+}
+
+fn trashed(e: FsError) -> FsError {
+    FsError { operation: Operation::Trash, ..e }
 }
 
 /// An entry that is gone already: if the task was begun before, most likely by that.

@@ -1,14 +1,16 @@
 //! The trash: where entries go instead of being removed, under the path that they had.
 //!
 //! Invariant: nothing that lies in the trash is replaced; what comes to a name that is taken gets `name.~1~`,
-//! `name.~2~` and so on.
+//! `name.~2~` and so on. Its directories have the attributes that the target's had before anything was taken out of
+//! them; when several nodes work on one at the same time, its times may be those of that moment instead.
 
 use crate::fs::{Class, Dir, Filesystem, FsError, Made, Options, Side, Traits, posix};
 use crate::model::path::MAX_NAME_BYTES;
 use crate::model::{JobSpec, Metadata, Operation, Policy, RelPath, Totals, escaped};
 use crate::pass::OpenError;
 use crate::pass::copy::attributes::{Have, Wanted, apply};
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// Numbers grow one by one so far, and faster after that: each costs a system call.
 const SINGLE_STEPS: u64 = 1000;
@@ -21,6 +23,21 @@ pub struct Trash {
     id: (u64, u64),
     /// Directories that hold it.
     above: Vec<(u64, u64)>,
+    /// Directories in it that entries come into just now, by device and inode.
+    busy: Mutex<HashMap<(u64, u64), Busy>>,
+}
+
+struct Busy {
+    users: u32,
+    /// Its attributes before anything came into it.
+    before: Metadata,
+}
+
+/// A directory of the trash while entries come into it.
+pub struct Folder {
+    /// The directory.
+    pub dir: Box<dyn Dir>,
+    id: (u64, u64),
 }
 
 impl Trash {
@@ -28,7 +45,7 @@ impl Trash {
     ///
     /// # Errors
     /// [`OpenError::Refused`] with the way out.
-    pub fn open(path: &[u8], spec: &JobSpec, target: &Metadata) -> Result<Self, OpenError> {
+    pub fn open(path: &[u8], spec: &JobSpec, source: (u64, u64), target: &Metadata) -> Result<Self, OpenError> {
         let refuse = |why: &str| OpenError::Refused(format!("trash {}{why}", escaped(path)));
         if !path.starts_with(b"/") {
             return Err(refuse(": give an absolute path"));
@@ -52,7 +69,13 @@ impl Trash {
         if id == root {
             return Err(refuse(" is the target itself; choose a directory in it or beside it"));
         }
-        Ok(Trash { fs, id, above: posix::ancestors(path) })
+        let above = posix::ancestors(path);
+        if above.contains(&source) {
+            return Err(refuse(
+                " lies inside the source, which is only read; choose a directory in the target or beside it",
+            ));
+        }
+        Ok(Trash { fs, id, above, busy: Mutex::default() })
     }
 
     /// Is this directory the trash?
@@ -66,20 +89,60 @@ impl Trash {
     }
 
     /// The trash's directory for what is in `path`, made with those above it where they are missing; each gets the
-    /// attributes of the target's.
-    pub fn folder(&self, target: &dyn Filesystem, path: &RelPath) -> Result<Box<dyn Dir>, FsError> {
+    /// attributes of the target's. [`Trash::leave`] must follow.
+    ///
+    /// # Errors
+    /// The trash's.
+    pub fn enter(&self, target: &dyn Filesystem, path: &RelPath) -> Result<Folder, FsError> {
+        let mut busy = self.busy.lock().unwrap_or_else(PoisonError::into_inner);
+        let dir = self.make(target, path, &busy)?;
+        let before = dir.metadata()?;
+        let id = (before.dev, before.ino);
+        busy.entry(id).or_insert(Busy { users: 0, before }).users += 1;
+        Ok(Folder { dir, id })
+    }
+
+    /// Sets a directory's times back after entries came into it. The trash itself has its own times.
+    pub fn leave(&self, folder: &Folder) {
+        let mut busy = self.busy.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(used) = busy.get_mut(&folder.id) else { return };
+        if folder.id != self.id {
+            restore_times(folder.dir.as_ref(), &used.before);
+        }
+        used.users -= 1;
+        if used.users == 0 {
+            busy.remove(&folder.id);
+        }
+    }
+
+    /// Makes sure that the trash has a directory for what is in `path`.
+    ///
+    /// # Errors
+    /// The trash's.
+    pub fn prepare(&self, target: &dyn Filesystem, path: &RelPath) -> Result<(), FsError> {
+        let busy = self.busy.lock().unwrap_or_else(PoisonError::into_inner);
+        self.make(target, path, &busy).map(drop)
+    }
+
+    fn make(
+        &self,
+        target: &dyn Filesystem,
+        path: &RelPath,
+        busy: &HashMap<(u64, u64), Busy>,
+    ) -> Result<Box<dyn Dir>, FsError> {
         match self.fs.open_dir(path) {
             Err(e) if matches!(e.class(), Class::Vanished | Class::OtherKind) => {}
             other => return other,
         }
         let mut at = self.fs.open_dir(&RelPath::root())?;
         let mut original = target.open_dir(&RelPath::root()).ok();
-        for (depth, name) in path.as_bytes().split(|b| *b == b'/').enumerate() {
+        for name in path.as_bytes().split(|b| *b == b'/') {
             original = original.and_then(|dir| dir.open_dir(name).ok());
-            let before = if depth > 0 { at.metadata().ok() } else { None };
+            let now = at.metadata()?;
+            let id = (now.dev, now.ino);
             let child = child(at.as_ref(), name, original.as_deref())?;
-            if let Some(before) = before {
-                restore_times(at.as_ref(), &before);
+            if id != self.id {
+                restore_times(at.as_ref(), busy.get(&id).map_or(&now, |used| &used.before));
             }
             at = child;
         }
@@ -100,8 +163,8 @@ pub fn take(from: &dyn Dir, name: &[u8], folder: &dyn Dir) -> Result<(), FsError
     Err(FsError { operation: Operation::Trash, errno: libc::EEXIST })
 }
 
-/// Sets a directory's times back after entries came into it. Best effort: who does not own it cannot.
-pub fn restore_times(dir: &dyn Dir, before: &Metadata) {
+/// Sets a directory's times back. Best effort: who does not own it cannot.
+fn restore_times(dir: &dyn Dir, before: &Metadata) {
     if let Err(e) = dir.edit_self().and_then(|edit| edit.set_times(before.atime, before.mtime)) {
         tracing::debug!(error = %e, "times of a directory in the trash are lost");
     }
