@@ -6,6 +6,7 @@ use super::summary::{self, Finished};
 use super::{refuse, start_logging};
 use crate::broker::amqp::{AmqpConfig, QueueType};
 use crate::exit_code::ExitCode;
+use crate::fs::Side;
 use crate::model::{JobId, JobSpec, Policy, RelPath, Task, Timestamp};
 use crate::node::{self, Ended, NodeError, PoolSizes, Prepared};
 use crate::pass::PassRow;
@@ -17,14 +18,20 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-/// Where, by whom, and what is said about it.
+/// Between which roots, and how.
 #[derive(Debug, Args)]
 pub struct JobArgs {
     /// Source: a directory, file:///PATH, or synth://?entries=N
     source: OsString,
     /// Target: a directory, file:///PATH, or null://
     target: OsString,
+    #[command(flatten)]
+    how: RunArgs,
+}
 
+/// By whom, and what is said about it.
+#[derive(Debug, Args)]
+pub struct RunArgs {
     /// Have the workers of this broker do it: amqp://HOST/VHOST [default: alone, no server needed]
     #[arg(long, env = "TREEHAUL_BROKER", hide_env_values = true, value_name = "URL")]
     broker: Option<String>,
@@ -124,6 +131,36 @@ pub struct Order {
 }
 
 impl JobArgs {
+    /// Starts the log, makes the order and runs the job.
+    pub fn run(self, order: impl FnOnce() -> anyhow::Result<Order>) -> ExitCode {
+        self.run_and(order, summary::tell)
+    }
+
+    /// As [`JobArgs::run`]; `tell` says how it ended.
+    pub fn run_and(
+        self,
+        order: impl FnOnce() -> anyhow::Result<Order>,
+        tell: impl FnOnce(&Finished<'_>, Tell) -> ExitCode,
+    ) -> ExitCode {
+        self.how.run([self.source, self.target], order, tell)
+    }
+
+    /// Source and target, as given.
+    pub fn roots(&self) -> [&OsString; 2] {
+        [&self.source, &self.target]
+    }
+}
+
+/// How much is said at the end.
+#[derive(Debug, Clone, Copy)]
+pub struct Tell {
+    /// One JSON object on stdout.
+    pub json: bool,
+    /// Only what went wrong.
+    pub quiet: bool,
+}
+
+impl RunArgs {
     fn sizes(&self) -> PoolSizes {
         let usual = PoolSizes::for_this_machine();
         PoolSizes {
@@ -132,24 +169,34 @@ impl JobArgs {
         }
     }
 
-    /// Starts the log, makes the order and runs the job.
-    pub fn run(self, order: impl FnOnce() -> anyhow::Result<Order>) -> ExitCode {
+    /// Starts the log, makes the order and runs the job between two roots; `tell` says how it ended.
+    pub fn run(
+        self,
+        roots: [OsString; 2],
+        order: impl FnOnce() -> anyhow::Result<Order>,
+        tell: impl FnOnce(&Finished<'_>, Tell) -> ExitCode,
+    ) -> ExitCode {
         start_logging(self.verbose, self.quiet || self.verbose == 0);
-        match order().and_then(|order| try_run(self, order)) {
+        match order().and_then(|order| try_run(self, roots, order, tell)) {
             Ok(code) => code,
             Err(e) => refuse(&e),
         }
     }
 }
 
-fn try_run(args: JobArgs, order: Order) -> anyhow::Result<ExitCode> {
+fn try_run(
+    args: RunArgs,
+    [source, target]: [OsString; 2],
+    order: Order,
+    tell: impl FnOnce(&Finished<'_>, Tell) -> ExitCode,
+) -> anyhow::Result<ExitCode> {
     let broker = args.broker.as_deref().map(|url| AmqpConfig::parse(url, args.queue_type)).transpose();
     let broker = broker.map_err(NodeError::Broker)?;
     let report = args.report.as_deref().map(ReportFile::open).transpose()?;
     let job = JobId::random();
     let sizes = args.sizes();
-    let source = given_root(args.source)?;
-    let target = given_root(args.target)?;
+    let source = given_root(source)?;
+    let target = given_root(target)?;
     // Before the target is made: a broker that cannot be reached must leave nothing.
     let abandoned = broker.as_ref().map(|config| node::check_broker(config, &source, &target)).transpose()?;
     let row = crate::pass::row(order.pass).with_context(|| format!("no pass '{}'", order.pass))?;
@@ -157,8 +204,16 @@ fn try_run(args: JobArgs, order: Order) -> anyhow::Result<ExitCode> {
     let source_root = prepared.roots().source.open_dir(&RelPath::root()).and_then(|d| d.metadata());
     let source_ino = source_root.map_err(NodeError::Target).context("source")?.ino;
     let submitted = Timestamp::now();
-    let spec =
-        JobSpec { id: job, pass: order.pass.into(), source, target, policy: order.policy, submitted, source_ino };
+    let mut policy = order.policy;
+    if row.access.side() == Side::Source {
+        let target_root = prepared.roots().target.open_dir(&RelPath::root()).and_then(|d| d.metadata());
+        policy.verify.target_ino = Some(target_root.map_err(NodeError::Target).context("target")?.ino);
+    }
+    // Two nodes must not find out different things.
+    for root in [&prepared.roots().source, &prepared.roots().target] {
+        policy.verify.granularity_ns = policy.verify.granularity_ns.max(root.traits().time_granularity_ns);
+    }
+    let spec = JobSpec { id: job, pass: order.pass.into(), source, target, policy, submitted, source_ino };
     let (sink, report) = report.map_or_else(|| Ok(ReportFile::none()), ReportFile::into_sink)?;
     let board = Arc::new(Board::new(sink));
     for job in abandoned.unwrap_or_default() {
@@ -166,21 +221,22 @@ fn try_run(args: JobArgs, order: Order) -> anyhow::Result<ExitCode> {
     }
     let progress = Progress::start(Arc::clone(&board), prepared.roots().source.usage(), args.quiet);
     let ended = run_job(&spec, row, prepared, sizes, broker.as_ref(), &board);
+    let ended = ended.map(|ended| match ended {
+        Ended::Complete => board.settle(&spec.policy.verify.salt).map_or_else(Ended::Aborted, |()| Ended::Complete),
+        other => other,
+    });
     progress.finish();
     let ended = ended?;
     let written = report.finish();
     let finished = Finished { spec: &spec, snapshot: board.snapshot(), ended: &ended };
-    if args.json {
-        super::print_result(&summary::json(&finished).to_string());
-    }
-    summary::print(&finished, args.quiet || args.json);
+    let code = tell(&finished, Tell { json: args.json, quiet: args.quiet });
     if let Err(e) = written {
         super::say(&format!("treehaul: {e:#}"));
-        if finished.exit_code() == ExitCode::Complete {
+        if code == ExitCode::Complete {
             return Ok(ExitCode::Infrastructure);
         }
     }
-    Ok(finished.exit_code())
+    Ok(code)
 }
 
 fn run_job(
@@ -201,7 +257,7 @@ fn run_job(
 }
 
 /// A root as given; a relative path becomes absolute, since workers run elsewhere.
-fn given_root(root: OsString) -> anyhow::Result<Vec<u8>> {
+pub fn given_root(root: OsString) -> anyhow::Result<Vec<u8>> {
     let bytes = root.into_vec();
     anyhow::ensure!(!bytes.is_empty(), "an empty path is no root: give a directory or a URL");
     anyhow::ensure!(!bytes.contains(&0), "a path cannot hold a NUL byte");

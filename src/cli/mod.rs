@@ -1,10 +1,12 @@
 //! The command line: arguments, rendering, exit codes. No I/O on trees.
 
+mod certificate;
 mod copy;
 mod job;
 mod progress;
 mod report;
 mod summary;
+mod verify;
 mod worker;
 
 use crate::exit_code::ExitCode;
@@ -24,6 +26,11 @@ pub struct Args {
 enum Command {
     /// Copy a tree; what is right already is left alone
     Copy(copy::CopyArgs),
+    /// Compare two trees and sum up a fingerprint of each; nothing is written
+    Verify(Box<verify::VerifyArgs>),
+    /// Check a tree against a certificate of an earlier verification
+    #[command(subcommand)]
+    Certificate(certificate::CertificateCommand),
     /// Work for the jobs of a fleet until stopped
     Worker(worker::WorkerArgs),
 }
@@ -49,6 +56,8 @@ pub fn run(args: Args) -> ExitCode {
     crate::node::prepare_process();
     match args.command {
         Command::Copy(args) => copy::run(args),
+        Command::Verify(args) => verify::run(*args),
+        Command::Certificate(command) => certificate::run(command),
         Command::Worker(args) => worker::run(args),
     }
 }

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 /// What the user asked for, as it travels with the job.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct Filter {
     /// Deepest level that takes part; entries of the root are at 1.
     pub max_depth: Option<u32>,

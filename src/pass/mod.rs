@@ -5,6 +5,7 @@
 //! that it returns only when its effects are done.
 
 pub mod copy;
+pub mod verify;
 
 use crate::broker::{Stopped, Ticket};
 use crate::fs::{Filesystem, Side};
@@ -69,12 +70,14 @@ pub enum Access {
     Change,
     /// Only reads; it must be there.
     Read,
+    /// Only reads, and there is no source: it is the same root.
+    Inspect,
 }
 
 impl Access {
     /// How the target's root is opened.
     pub fn side(self) -> Side {
-        if self == Access::Read { Side::Source } else { Side::Target }
+        if matches!(self, Access::Read | Access::Inspect) { Side::Source } else { Side::Target }
     }
 }
 
@@ -89,7 +92,11 @@ pub struct PassRow {
 }
 
 /// Every pass.
-pub const PASSES: &[PassRow] = &[PassRow { name: "copy", open: copy::open, access: Access::Make }];
+pub const PASSES: &[PassRow] = &[
+    PassRow { name: "copy", open: copy::open, access: Access::Make },
+    PassRow { name: "verify", open: verify::open, access: Access::Read },
+    PassRow { name: "fingerprint", open: verify::open_alone, access: Access::Inspect },
+];
 
 /// The pass of a job, by name.
 pub fn row(name: &str) -> Option<&'static PassRow> {

@@ -7,13 +7,13 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 /// A virtual host of the test's own on the broker, so that no other test's workers take its tasks.
-struct Host {
+pub struct Host {
     name: String,
-    url: String,
+    pub url: String,
 }
 
 impl Host {
-    fn new(name: &str) -> Self {
+    pub fn new(name: &str) -> Self {
         let name = format!("{name}-{}", std::process::id());
         let management = management_url();
         sh(&format!(
@@ -25,7 +25,7 @@ impl Host {
         Host { url: format!("{server}/{name}"), name }
     }
 
-    fn worker(&self, name: &str) -> Worker {
+    pub fn worker(&self, name: &str) -> Worker {
         let mut c = treehaul();
         c.args(["worker", "-q", "--name", name, "--broker", &self.url]).stdout(Stdio::null());
         Worker(c.process_group(0).spawn().expect("a worker starts"))
@@ -35,6 +35,20 @@ impl Host {
         let mut c = treehaul();
         c.args(["copy", "--json", "--broker", &self.url]).args([source, target]);
         c
+    }
+
+    /// Has a worker something in hand, as far as the broker's statistics tell?
+    pub fn has_unacknowledged(&self) -> bool {
+        let listed = sh(&format!(
+            "curl -fsS {}/api/queues/{}?columns=name,messages_unacknowledged",
+            management_url(),
+            self.name
+        ));
+        let all: serde_json::Value = serde_json::from_str(&listed).expect("JSON");
+        let counts = all.as_array().expect("a list").iter();
+        counts
+            .filter(|q| q["name"].as_str().is_some_and(|n| n.contains(".dirs")))
+            .any(|q| q["messages_unacknowledged"].as_u64() > Some(0))
     }
 
     /// Queues of a job that the broker still has.
@@ -60,10 +74,10 @@ fn management_url() -> String {
 }
 
 /// A worker process that is stopped at the end.
-struct Worker(Child);
+pub struct Worker(Child);
 
 impl Worker {
-    fn kill(mut self) {
+    pub fn kill(mut self) {
         self.0.kill().expect("SIGKILL");
         self.0.wait().expect("it dies");
     }

@@ -8,3 +8,4 @@ mod kill;
 mod scale;
 mod support;
 mod trouble;
+mod verify;

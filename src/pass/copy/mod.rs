@@ -10,6 +10,7 @@ mod links;
 mod walk;
 mod work;
 
+pub(in crate::pass) use self::attributes::{is_removable, reads_xattrs, wanted};
 use self::links::Links;
 use self::work::Work;
 use super::{Pass, Roots, Run};
