@@ -37,18 +37,12 @@ impl Host {
         c
     }
 
-    /// Has a worker something in hand, as far as the broker's statistics tell?
-    pub fn has_unacknowledged(&self) -> bool {
-        let listed = sh(&format!(
-            "curl -fsS {}/api/queues/{}?columns=name,messages_unacknowledged",
-            management_url(),
-            self.name
-        ));
-        let all: serde_json::Value = serde_json::from_str(&listed).expect("JSON");
-        let counts = all.as_array().expect("a list").iter();
-        counts
-            .filter(|q| q["name"].as_str().is_some_and(|n| n.contains(".dirs")))
-            .any(|q| q["messages_unacknowledged"].as_u64() > Some(0))
+    /// A worker that kills itself at its n-th call of a kind, whatever it has in hand.
+    pub fn doomed_worker(&self, call: &str, n: u32) -> Worker {
+        let mut c = Command::new("strace");
+        c.args(["-f", "-qq", "-o", "/dev/null", "-e", &format!("inject={call}:signal=SIGKILL:when={n}")]);
+        c.args([env!("CARGO_BIN_EXE_treehaul"), "worker", "-q", "--name", "doomed", "--broker", &self.url]);
+        Worker(c.stdout(Stdio::null()).process_group(0).spawn().expect("a worker starts"))
     }
 
     /// Queues of a job that the broker still has.
@@ -77,8 +71,13 @@ fn management_url() -> String {
 pub struct Worker(Child);
 
 impl Worker {
-    pub fn kill(mut self) {
+    fn kill(mut self) {
         self.0.kill().expect("SIGKILL");
+        self.0.wait().expect("it dies");
+    }
+
+    /// Waits until it is dead.
+    pub fn wait(&mut self) {
         self.0.wait().expect("it dies");
     }
 

@@ -55,7 +55,7 @@ pub(super) struct Results {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) enum JobEvent {
     /// A job began.
-    Submitted(JobSpec),
+    Submitted(Box<JobSpec>),
     /// The walk is over: finish tasks may run.
     Finishing(JobId),
     /// The job is being ended early: nobody works on it any more.

@@ -183,7 +183,7 @@ async fn submit(config: &AmqpConfig, spec: &JobSpec, first: impl Iterator<Item =
             let body = body.map_err(|e| lapin::Error::from(std::io::Error::other(e)))?;
             connection::publish_safely(&link.out, &queue, &body).await?;
         }
-        joblog::append(&link.out, &JobEvent::Submitted(spec.clone())).await?;
+        joblog::append(&link.out, &JobEvent::Submitted(Box::new(spec.clone()))).await?;
         Ok(link)
     };
     submitting.await.map_err(|e| AmqpError::using(config, &e))

@@ -179,7 +179,7 @@ impl Session {
                 let Entry::Vacant(place) = jobs.entry(spec.id) else { return None };
                 let (phase, phases) = watch::channel(Phase::Walking);
                 place.insert(Known { phase, standing: None });
-                return Some((spec, phases));
+                return Some((*spec, phases));
             }
             JobEvent::Removed(job) => {
                 // Its task hears that the sender is gone.
