@@ -119,8 +119,8 @@ fn say(f: &Finished<'_>, tell: Tell, destination: Option<&Destination>) -> ExitC
 }
 
 /// Why the sums cannot be relied on.
-pub const UNCERTAIN: &str = "the fingerprint is not certain: a worker died, or lost the broker, and what it had in \
-                             hand was done twice; verify once more";
+pub const UNCERTAIN: &str = "the fingerprint is not certain: a worker died, was stopped or lost the broker, and \
+                             what it had in hand may have been counted twice; verify once more";
 
 fn json(f: &Finished<'_>, written: Option<&Result<(), String>>) -> serde_json::Value {
     let mut object = summary::json(f);

@@ -7,12 +7,16 @@
 //! What one task cannot judge goes to the leader as marks (`telemetry::Board::settle`): groups of hard links, and
 //! files whose pieces several tasks look at.
 
+mod compare;
+mod conclude;
 mod contents;
 mod differences;
 mod entry;
 mod look;
 mod pieces;
 mod table;
+#[cfg(test)]
+mod tests;
 mod walk;
 
 use super::{Pass, Roots, Run};
