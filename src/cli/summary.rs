@@ -149,6 +149,9 @@ pub fn trouble(f: &Finished<'_>) -> String {
         Ended::Aborted(why) => {
             let _ = writeln!(out, "treehaul: stopped: {}", escaped(why.as_bytes()));
         }
+        Ended::Signalled(_) if matches!(f.spec.pass.as_str(), "verify" | "fingerprint") => {
+            let _ = writeln!(out, "treehaul: interrupted; nothing can be said of the trees");
+        }
         Ended::Signalled(_) => {
             let _ = writeln!(out, "treehaul: interrupted; the same command goes on where this one stopped");
         }
