@@ -1,6 +1,6 @@
 //! What the passes share on the command line, and how a job is run from it.
 
-use super::files_from::FilesFrom;
+use super::files_from::{FilesFrom, ListTrouble};
 use super::progress::Progress;
 use super::report::ReportFile;
 use super::since::SinceArgs;
@@ -9,6 +9,7 @@ use super::would::Lines;
 use super::{given_root, refuse, start_logging};
 use crate::broker::amqp::{AmqpConfig, QueueType};
 use crate::exit_code::ExitCode;
+use crate::fs::{Filesystem, Side};
 use crate::model::{JobId, JobSpec, Policy, RelPath, Task, Timestamp};
 use crate::node::{self, Ended, NodeError, PoolSizes, Prepared};
 use crate::pass::{Access, PassRow};
@@ -20,14 +21,20 @@ use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-/// Where, by whom, and what is said about it.
+/// Between which roots, and how.
 #[derive(Debug, Args)]
 pub struct JobArgs {
     /// Source: a directory, file:///PATH, or synth://?entries=N
     source: OsString,
     /// Target: a directory, file:///PATH, or null://
     target: OsString,
+    #[command(flatten)]
+    how: RunArgs,
+}
 
+/// By whom, and what is said about it.
+#[derive(Debug, Args)]
+pub struct RunArgs {
     /// Have the workers of this broker do it: amqp://HOST/VHOST [default: alone, no server needed]
     #[arg(long, env = "TREEHAUL_BROKER", hide_env_values = true, value_name = "URL")]
     broker: Option<String>,
@@ -138,6 +145,41 @@ impl Order {
 }
 
 impl JobArgs {
+    /// Do workers do it?
+    pub fn has_fleet(&self) -> bool {
+        self.how.broker.is_some()
+    }
+
+    /// Starts the log, makes the order and runs the job.
+    pub fn run(self, order: impl FnOnce() -> anyhow::Result<Order>) -> ExitCode {
+        self.run_and(order, summary::tell)
+    }
+
+    /// As [`JobArgs::run`]; `tell` says how it ended.
+    pub fn run_and(
+        self,
+        order: impl FnOnce() -> anyhow::Result<Order>,
+        tell: impl FnOnce(&Finished<'_>, Tell) -> ExitCode,
+    ) -> ExitCode {
+        self.how.run([self.source, self.target], order, tell)
+    }
+
+    /// Source and target, as given.
+    pub fn roots(&self) -> [&OsString; 2] {
+        [&self.source, &self.target]
+    }
+}
+
+/// How much is said at the end.
+#[derive(Debug, Clone, Copy)]
+pub struct Tell {
+    /// One JSON object on stdout.
+    pub json: bool,
+    /// Only what went wrong.
+    pub quiet: bool,
+}
+
+impl RunArgs {
     fn sizes(&self) -> PoolSizes {
         let usual = PoolSizes::for_this_machine();
         PoolSizes {
@@ -146,34 +188,89 @@ impl JobArgs {
         }
     }
 
-    /// Do workers do it?
-    pub fn has_fleet(&self) -> bool {
-        self.broker.is_some()
-    }
-
-    /// Starts the log, makes the order and runs the job.
-    pub fn run(self, order: impl FnOnce() -> anyhow::Result<Order>) -> ExitCode {
+    /// Starts the log, makes the order and runs the job between two roots; `tell` says how it ended.
+    pub fn run(
+        self,
+        roots: [OsString; 2],
+        order: impl FnOnce() -> anyhow::Result<Order>,
+        tell: impl FnOnce(&Finished<'_>, Tell) -> ExitCode,
+    ) -> ExitCode {
         start_logging(self.verbose, self.quiet || self.verbose == 0);
-        match order().and_then(|order| try_run(self, order)) {
+        match order().and_then(|order| try_run(self, roots, order, tell)) {
             Ok(code) => code,
             Err(e) => refuse(&e),
         }
     }
 }
 
-fn try_run(args: JobArgs, mut order: Order) -> anyhow::Result<ExitCode> {
+fn try_run(
+    args: RunArgs,
+    roots: [OsString; 2],
+    order: Order,
+    tell: impl FnOnce(&Finished<'_>, Tell) -> ExitCode,
+) -> anyhow::Result<ExitCode> {
     let broker = args.broker.as_deref().map(|url| AmqpConfig::parse(url, args.queue_type)).transpose();
     let broker = broker.map_err(NodeError::Broker)?;
     let report = args.report.as_deref().map(ReportFile::open).transpose()?;
+    let (ready, notes) = ready(roots, order, broker.as_ref())?;
+    let Ready { spec, row, prepared, first, list } = ready;
+    let (sink, report) = report.map_or_else(|| Ok(ReportFile::none()), ReportFile::into_sink)?;
+    let (sink, lines) = if spec.policy.dry_run && !args.json && !args.quiet {
+        let (sink, lines) = Lines::before(sink);
+        (sink, Some(lines))
+    } else {
+        (sink, None)
+    };
+    let board = Arc::new(Board::new(sink));
+    notes.iter().for_each(|note| board.note(note));
+    if row.access == Access::Make && !args.quiet {
+        node::doctor::cheap(&spec.source, &spec.target).iter().for_each(|loss| board.note(loss));
+    }
+    // Lines on the same terminal are progress enough.
+    let quiet = args.quiet || (lines.is_some() && std::io::stdout().is_terminal());
+    let progress = Progress::start(Arc::clone(&board), prepared.roots().source.usage(), quiet);
+    let ended = run_job(&spec, row, prepared, first, args.sizes(), broker.as_ref(), &board);
+    let ended = ended.map(|ended| match ended {
+        Ended::Complete => board.settle(&spec.policy.verify.salt).map_or_else(Ended::Aborted, |()| Ended::Complete),
+        other => other,
+    });
+    progress.finish();
+    if let Some(lines) = lines {
+        lines.finish();
+    }
+    let ended = ended?;
+    let finished = Finished { spec: &spec, snapshot: board.snapshot(), ended: &ended };
+    node::history::remember(&spec, finished.exit_code().number());
+    let code = tell(&finished, Tell { json: args.json, quiet: args.quiet });
+    let list = list.and_then(|trouble| trouble.take()).map(|why| anyhow::anyhow!(why));
+    let troubles: Vec<anyhow::Error> = list.into_iter().chain(report.finish().err()).collect();
+    troubles.iter().for_each(|e| super::say(&format!("treehaul: {e:#}")));
+    Ok(if !troubles.is_empty() && code == ExitCode::Complete { ExitCode::Infrastructure } else { code })
+}
+
+/// A job that can be run.
+struct Ready {
+    spec: JobSpec,
+    row: &'static PassRow,
+    prepared: Prepared,
+    first: Box<dyn Iterator<Item = Task> + Send>,
+    /// What went wrong with a list of paths while the job ran.
+    list: Option<ListTrouble>,
+}
+
+/// Checks everything that can be checked before anything is touched. Also what is to be noted.
+fn ready(
+    [source, target]: [OsString; 2],
+    mut order: Order,
+    broker: Option<&AmqpConfig>,
+) -> anyhow::Result<(Ready, Vec<String>)> {
+    let (source, target) = (given_root(source)?, given_root(target)?);
     let job = JobId::random();
-    let sizes = args.sizes();
-    let source = given_root(args.source)?;
-    let target = given_root(args.target)?;
     if let Some(since) = &order.since {
         order.policy.since = since.resolve(&source, &target, &order.policy)?;
     }
     // Before the target is made: a broker that cannot be reached must leave nothing.
-    let abandoned = match &broker {
+    let abandoned = match broker {
         // A dry run takes no abandoned job's place.
         Some(config) if order.policy.dry_run => node::ask_broker(config).map(|()| Vec::new())?,
         Some(config) => node::check_broker(config, &source, &target)?,
@@ -185,55 +282,26 @@ fn try_run(args: JobArgs, mut order: Order) -> anyhow::Result<ExitCode> {
         order.files.is_none() || matches!(prepared, Prepared::Tree(_)),
         "--files-from lists what is in a directory, and the source is none"
     );
-    let list_trouble = order.files.as_ref().map(FilesFrom::trouble);
+    let list = order.files.as_ref().map(FilesFrom::trouble);
     let first: Box<dyn Iterator<Item = Task> + Send> = match order.files {
         Some(files) => Box::new(files),
         None => Box::new(std::iter::once(Task::root())),
     };
-    let source_root = prepared.roots().source.open_dir(&RelPath::root()).and_then(|d| d.metadata());
-    let source_ino = source_root.map_err(NodeError::Target).context("source")?.ino;
-    let submitted = Timestamp::now();
-    let spec =
-        JobSpec { id: job, pass: order.pass.into(), source, target, policy: order.policy, submitted, source_ino };
-    let (sink, report) = report.map_or_else(|| Ok(ReportFile::none()), ReportFile::into_sink)?;
-    let (sink, lines) = if spec.policy.dry_run && !args.json && !args.quiet {
-        let (sink, lines) = Lines::before(sink);
-        (sink, Some(lines))
-    } else {
-        (sink, None)
-    };
-    let board = Arc::new(Board::new(sink));
-    for job in abandoned {
-        board.note(&format!("job {job} between the same roots had lost its leader; this one goes on where it stopped"));
+    let ino_of = |root: &dyn Filesystem| root.open_dir(&RelPath::root()).and_then(|d| d.metadata()).map(|m| m.ino);
+    let roots = prepared.roots();
+    let source_ino = ino_of(roots.source.as_ref()).map_err(NodeError::Target).context("source")?;
+    let mut policy = order.policy;
+    if row.access.side() == Side::Source {
+        policy.verify.target_ino = Some(ino_of(roots.target.as_ref()).map_err(NodeError::Target).context("target")?);
     }
-    if row.access == Access::Make && !args.quiet {
-        node::doctor::cheap(&spec.source, &spec.target).iter().for_each(|loss| board.note(loss));
+    // Two nodes must not find out different things.
+    for root in [&roots.source, &roots.target] {
+        policy.verify.granularity_ns = policy.verify.granularity_ns.max(root.traits().time_granularity_ns);
     }
-    // Lines on the same terminal are progress enough.
-    let quiet = args.quiet || (lines.is_some() && std::io::stdout().is_terminal());
-    let progress = Progress::start(Arc::clone(&board), prepared.roots().source.usage(), quiet);
-    let ended = run_job(&spec, row, prepared, first, sizes, broker.as_ref(), &board);
-    progress.finish();
-    if let Some(lines) = lines {
-        lines.finish();
-    }
-    let ended = ended?;
-    let written = report.finish();
-    let finished = Finished { spec: &spec, snapshot: board.snapshot(), ended: &ended };
-    node::history::remember(&spec, finished.exit_code().number());
-    if args.json {
-        super::print_result(&summary::json(&finished).to_string());
-    }
-    summary::print(&finished, args.quiet || args.json);
-    let list_trouble = list_trouble.and_then(|trouble| trouble.take()).map(|why| anyhow::anyhow!(why));
-    let troubles: Vec<anyhow::Error> = list_trouble.into_iter().chain(written.err()).collect();
-    for e in &troubles {
-        super::say(&format!("treehaul: {e:#}"));
-    }
-    if !troubles.is_empty() && finished.exit_code() == ExitCode::Complete {
-        return Ok(ExitCode::Infrastructure);
-    }
-    Ok(finished.exit_code())
+    let pass = order.pass.into();
+    let spec = JobSpec { id: job, pass, source, target, policy, submitted: Timestamp::now(), source_ino };
+    let lost = |job| format!("job {job} between the same roots had lost its leader; this one takes its place");
+    Ok((Ready { spec, row, prepared, first, list }, abandoned.into_iter().map(lost).collect()))
 }
 
 fn run_job(

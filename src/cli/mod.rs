@@ -1,5 +1,6 @@
 //! The command line: arguments, rendering, exit codes. No I/O on trees.
 
+mod certificate;
 mod copy;
 mod delete;
 mod dirtime;
@@ -15,6 +16,7 @@ mod size;
 mod summary;
 mod sync;
 mod time;
+mod verify;
 mod worker;
 mod would;
 
@@ -47,6 +49,11 @@ enum Command {
     Dirtime(Box<dirtime::DirtimeArgs>),
     /// Say what a copy would lose, and why one would fail, before it is made
     Doctor(doctor::DoctorArgs),
+    /// Compare two trees and sum up a fingerprint of each; nothing is written
+    Verify(Box<verify::VerifyArgs>),
+    /// Check a tree against a certificate of an earlier verification
+    #[command(subcommand)]
+    Certificate(certificate::CertificateCommand),
     /// Work for the jobs of a fleet until stopped
     Worker(worker::WorkerArgs),
 }
@@ -76,6 +83,8 @@ pub fn run(args: Args) -> ExitCode {
         Command::Delete(args) => delete::run(*args),
         Command::Dirtime(args) => dirtime::run(*args),
         Command::Doctor(args) => doctor::run(args),
+        Command::Verify(args) => verify::run(*args),
+        Command::Certificate(command) => certificate::run(command),
         Command::Worker(args) => worker::run(args),
     }
 }

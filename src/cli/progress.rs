@@ -152,12 +152,13 @@ fn line(s: &Snapshot, usage: Option<Usage>) -> String {
         Total::Under(n) => format!("of at most {}", HumanCount(n)),
         Total::Unknown => format!("of {} found so far", HumanCount(t.found)),
     };
+    let bytes = t.bytes_copied + t.bytes_read;
     let mut out = format!(
         "{} {of} entries, {}, {} entries/s, {}/s",
         HumanCount(t.done()),
-        HumanBytes(t.bytes_copied),
+        HumanBytes(bytes),
         HumanCount(per_second(t.done())),
-        HumanBytes(per_second(t.bytes_copied)),
+        HumanBytes(per_second(bytes)),
     );
     if t.failed > 0 {
         out.push_str(&format!(", {} failed", HumanCount(t.failed)));

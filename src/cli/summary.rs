@@ -1,5 +1,6 @@
 //! What is said at the end.
 
+use super::job::Tell;
 use super::report;
 use crate::exit_code::ExitCode;
 use crate::model::{JobSpec, Totals, escaped};
@@ -32,7 +33,8 @@ impl Finished<'_> {
         }
     }
 
-    fn status(&self) -> &'static str {
+    /// The word that says it.
+    pub fn status(&self) -> &'static str {
         match self.exit_code() {
             ExitCode::Complete => "complete",
             ExitCode::Different => "different",
@@ -41,6 +43,15 @@ impl Finished<'_> {
             _ => "aborted",
         }
     }
+}
+
+/// Says how a job ended, as wanted.
+pub fn tell(f: &Finished<'_>, tell: Tell) -> ExitCode {
+    if tell.json {
+        super::print_result(&json(f).to_string());
+    }
+    print(f, tell.quiet || tell.json);
+    f.exit_code()
 }
 
 /// The summary as one JSON object.
@@ -162,7 +173,8 @@ fn text(f: &Finished<'_>) -> String {
     out
 }
 
-fn duration(elapsed: Duration) -> String {
+/// A time for people.
+pub fn duration(elapsed: Duration) -> String {
     if elapsed < Duration::from_secs(60) {
         return format!("{:.2} s", elapsed.as_secs_f64());
     }
@@ -170,7 +182,7 @@ fn duration(elapsed: Duration) -> String {
 }
 
 /// Everything that a person must know: losses, failures, why it ended early. Empty if all is well.
-fn trouble(f: &Finished<'_>) -> String {
+pub fn trouble(f: &Finished<'_>) -> String {
     let mut out = String::new();
     for note in &f.snapshot.notes {
         let _ = writeln!(out, "note: {note}");
@@ -195,6 +207,9 @@ fn trouble(f: &Finished<'_>) -> String {
     match f.ended {
         Ended::Aborted(why) => {
             let _ = writeln!(out, "treehaul: stopped: {}", escaped(why.as_bytes()));
+        }
+        Ended::Signalled(_) if matches!(f.spec.pass.as_str(), "verify" | "fingerprint") => {
+            let _ = writeln!(out, "treehaul: interrupted; nothing can be said of the trees");
         }
         Ended::Signalled(_) => {
             let _ = writeln!(out, "treehaul: interrupted; the same command goes on where this one stopped");

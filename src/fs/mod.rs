@@ -92,7 +92,8 @@ pub type Xattrs = Vec<(Vec<u8>, Vec<u8>)>;
 /// What a filesystem can keep, found out once when it is opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Traits {
-    /// Times are cut down to multiples of so many nanoseconds.
+    /// Times are cut down to multiples of so many nanoseconds. Of a root that is only read it is what its type of
+    /// filesystem is known to do.
     pub time_granularity_ns: u32,
     /// The earliest and the latest time that can be kept; others become the nearer of the two.
     pub time_range: (Timestamp, Timestamp),
@@ -278,6 +279,12 @@ pub trait SourceFile: Send + Sync {
 
     /// The first run of data that ends after `offset`, as start and end in bytes; none if only a hole is left.
     fn next_data(&self, offset: u64, size: u64) -> Result<Option<(u64, u64)>>;
+
+    /// Writes a range out to the medium, if it was changed, and takes it out of the page cache, so that the next
+    /// read comes from the medium. Does nothing where there is no such cache.
+    fn drop_cache(&self, _offset: u64, _bytes: u64) -> Result<()> {
+        Ok(())
+    }
 
     /// The kernel's descriptor, where there is one, for copying inside the kernel.
     fn descriptor(&self) -> Option<BorrowedFd<'_>> {

@@ -5,6 +5,7 @@
 
 pub mod escape;
 pub mod filter;
+pub mod fingerprint;
 pub mod job;
 pub mod metadata;
 pub mod outcome;
@@ -16,7 +17,7 @@ pub use escape::escaped;
 pub use filter::Filter;
 pub use job::{JobId, JobSpec};
 pub use metadata::{Kind, Metadata, Timestamp};
-pub use outcome::{Failure, Finding, Operation, Report, Totals};
+pub use outcome::{Evidence, Failure, Finding, Half, Mark, Operation, Report, State, Totals};
 pub use path::{PathError, RelPath, check_name};
 pub use policy::{DeletePolicy, MaxDelete, Policy};
 pub use task::{Entries, Queue, Task};

@@ -1,5 +1,6 @@
 //! What became of entries: totals that add up, and failures one by one.
 
+use super::fingerprint::Sum;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -58,6 +59,8 @@ totals! {
     hard_links,
     /// Bytes of data written.
     bytes_copied,
+    /// Bytes of data read to be compared (`verify --content`), in both trees.
+    bytes_read,
     /// Bytes of all files looked at (their sizes).
     bytes_found,
     /// Working files of earlier, killed runs that were removed.
@@ -133,6 +136,7 @@ operations! {
     Remove = "remove",
     Lock = "lock",
     Compare = "compare",
+    Flush = "flush",
     Lookup = "look for it in the source",
     Trash = "move to the trash",
     Run = "run task",
@@ -173,6 +177,84 @@ pub struct Finding {
     pub found: String,
 }
 
+impl Finding {
+    /// The kind that it is counted under: the words, without the name of an attribute.
+    pub fn kind(&self) -> &str {
+        if self.what.starts_with("xattr ") { "xattr" } else { &self.what }
+    }
+}
+
+/// Which of the two trees.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Half {
+    /// What it should be.
+    Source,
+    /// What it is.
+    Target,
+}
+
+/// What became of an entry that several tasks look at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum State {
+    /// So far as its attributes go it is the same, and it is not counted yet.
+    Pending,
+    /// Only one tree has it; that is counted and listed.
+    OneSided,
+    /// Its contents differ; that was listed.
+    Differs,
+    /// It was gone when its turn came.
+    Vanished,
+    /// It could not be looked at; that was listed.
+    Failed,
+}
+
+/// What cannot be judged by one task alone, for whoever sees all of them. One that comes twice counts once.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Mark {
+    /// A name of an inode that has several.
+    Link {
+        /// In which tree.
+        half: Half,
+        /// Device of the inode: 0 is the root's, whatever number the node has for it.
+        dev: u64,
+        /// Its inode number.
+        ino: u64,
+        /// The name's path relative to the root.
+        #[serde(with = "serde_bytes")]
+        path: Vec<u8>,
+    },
+    /// What became of an entry.
+    State {
+        /// Its path relative to the root.
+        #[serde(with = "serde_bytes")]
+        path: Vec<u8>,
+        /// What became of it.
+        state: State,
+    },
+}
+
+/// What a task saw of two trees.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Evidence {
+    /// Sums over elements of the source and the target.
+    pub sums: [Sum; 2],
+    /// What must be seen together.
+    pub marks: Vec<Mark>,
+    /// A task may have been done twice, so the sums are not certain.
+    pub uncertain: bool,
+}
+
+impl Evidence {
+    /// Adds another task's.
+    pub fn add(&mut self, more: Evidence) {
+        for (sum, more) in self.sums.iter_mut().zip(&more.sums) {
+            sum.add(more);
+        }
+        self.marks.extend(more.marks);
+        self.uncertain |= more.uncertain;
+    }
+}
+
 /// What one task did: told once, when its effects are done.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Report {
@@ -182,6 +264,8 @@ pub struct Report {
     pub failures: Vec<Failure>,
     /// What was found out.
     pub findings: Vec<Finding>,
+    /// What was seen of the trees, if the pass compares them.
+    pub evidence: Option<Box<Evidence>>,
     /// The whole job cannot go on, and why.
     pub abort: Option<String>,
 }
@@ -190,5 +274,20 @@ impl Report {
     /// Nothing in it?
     pub fn is_empty(&self) -> bool {
         *self == Report::default()
+    }
+
+    /// Adds another task's.
+    pub fn add(&mut self, more: Report) {
+        self.totals.add(&more.totals);
+        self.failures.extend(more.failures);
+        self.findings.extend(more.findings);
+        match (&mut self.evidence, more.evidence) {
+            (Some(all), Some(more)) => all.add(*more),
+            (all, more @ Some(_)) => *all = more,
+            (_, None) => {}
+        }
+        if self.abort.is_none() {
+            self.abort = more.abort;
+        }
     }
 }

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 /// What is kept and compared. Everything is on by default; each part can be switched off.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(default, deny_unknown_fields)]
 #[allow(clippy::struct_excessive_bools)] // a set of independent switches is what it is
 pub struct Policy {
     /// Owner and group, numerically.
@@ -95,6 +95,7 @@ pub struct Limits {
 
 /// What is verified beyond attributes.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct VerifyPolicy {
     /// Contents too.
     pub content: bool,
@@ -103,9 +104,12 @@ pub struct VerifyPolicy {
     /// Read from the medium, and leave nothing in the page cache.
     pub no_cache: bool,
     /// Key of every hash in the fingerprint, chosen anew for each job.
-    pub salt: [u8; 32],
+    #[serde(with = "super::fingerprint::as_hex")]
+    pub salt: super::fingerprint::Salt,
     /// Times are compared and hashed at this granularity, in ns, if it is coarser than the target's own.
     pub granularity_ns: u32,
+    /// Inode of the target's root where the job was submitted: nothing marks a target that is only read.
+    pub target_ino: Option<u64>,
 }
 
 impl Default for Policy {

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 pub const MAX_TASK_ENTRIES: usize = 1024;
 
 /// What is known of an entry when its task is posted: bits of a name's tag. Hints, never promises, but for
-/// [`EXTRA`](tag::EXTRA), which chooses what is done.
+/// [`EXTRA`](tag::EXTRA) and those of `verify`, which choose what is done.
 pub mod tag {
     /// The target did not have it before.
     pub const FRESH: u8 = 1;
@@ -20,11 +20,17 @@ pub mod tag {
     /// A directory that only the target has.
     pub const EXTRA: u8 = 4;
     /// In [`Task::Finish`](super::Task::Finish): working files of dead workers must be looked for.
-    pub const SWEEP: u8 = 8;
+    pub const SWEEP: u8 = 128;
     /// In [`Task::Remove`](super::Task::Remove): a directory.
-    pub const DIRECTORY: u8 = 16;
+    pub const DIRECTORY: u8 = 128;
     /// Times in the source say nothing about the target, for it and for everything below it.
-    pub const ALL: u8 = 32;
+    pub const ALL: u8 = 8;
+    /// Only the source has it.
+    pub const MISSING: u8 = 16;
+    /// With [`EXTRA`]: whether the source has it too has not been looked at yet.
+    pub const UNSURE: u8 = 32;
+    /// It is counted and reported already.
+    pub const COUNTED: u8 = 64;
 }
 
 /// Which actors a task is for.

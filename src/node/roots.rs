@@ -75,7 +75,7 @@ pub fn prepare(
             escaped(target)
         )));
     }
-    if posix(source_adapter) && posix(target_adapter) {
+    if posix(source_adapter) && posix(target_adapter) && access != Access::Inspect {
         check_roots(source_path, target_path)?;
     }
     if single {

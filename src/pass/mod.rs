@@ -9,6 +9,7 @@ pub mod delete;
 pub mod dirtime;
 mod dry_run;
 pub mod extras;
+pub mod verify;
 
 use crate::broker::{Stopped, Ticket};
 use crate::fs::{Filesystem, Side};
@@ -85,12 +86,14 @@ pub enum Access {
     Change,
     /// Only reads; it must be there.
     Read,
+    /// Only reads, and there is no source: it is the same root.
+    Inspect,
 }
 
 impl Access {
     /// How the target's root is opened.
     pub fn side(self) -> Side {
-        if self == Access::Read { Side::Source } else { Side::Target }
+        if matches!(self, Access::Read | Access::Inspect) { Side::Source } else { Side::Target }
     }
 }
 
@@ -124,6 +127,8 @@ pub const PASSES: &[PassRow] = &[
     PassRow { name: "sync", open: copy::open, access: Access::Make },
     PassRow { name: "delete", open: delete::open, access: Access::Change },
     PassRow { name: "dirtime", open: dirtime::open, access: Access::Change },
+    PassRow { name: "verify", open: verify::open, access: Access::Read },
+    PassRow { name: "fingerprint", open: verify::open_alone, access: Access::Inspect },
 ];
 
 /// The names from the `first` on: what is left of a task, for others.

@@ -1,6 +1,9 @@
 //! The board of one job: totals, the first failures, the phase. Whoever shows progress reads it.
 
+use super::ledger::{Ledger, Verdict};
+use crate::model::fingerprint::{Salt, Sum};
 use crate::model::{Failure, Finding, Report, Totals};
+use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -32,6 +35,12 @@ struct State {
     totals: Totals,
     failures: Vec<Failure>,
     findings: Vec<Finding>,
+    kinds: BTreeMap<String, u64>,
+    sums: [Sum; 2],
+    uncertain: bool,
+    ledger: Ledger,
+    /// The ledger could not be written.
+    broken: Option<std::io::Error>,
     sink: Sink,
     walk_over: bool,
     abort: Option<String>,
@@ -49,12 +58,31 @@ pub struct Snapshot {
     pub failures: Vec<Failure>,
     /// The first findings.
     pub findings: Vec<Finding>,
+    /// How many findings there are of each kind.
+    pub kinds: BTreeMap<String, u64>,
+    /// Sums over the elements of the source and the target.
+    pub sums: [Sum; 2],
+    /// Something may have been added to the sums twice: a worker died.
+    pub uncertain: bool,
     /// Everything has been found: `totals.found` is final.
     pub walk_over: bool,
     /// Why the job was ended early, if it was.
     pub abort: Option<String>,
     /// Said along the way.
     pub notes: Notes,
+}
+
+impl State {
+    fn tell(&mut self, finding: Finding) {
+        (self.sink)(Told::Finding(&finding));
+        match self.kinds.get_mut(finding.kind()) {
+            Some(n) => *n += 1,
+            None => drop(self.kinds.insert(finding.kind().to_owned(), 1)),
+        }
+        if self.findings.len() < SHOWN {
+            self.findings.push(finding);
+        }
+    }
 }
 
 impl Board {
@@ -64,6 +92,11 @@ impl Board {
             totals: Totals::default(),
             failures: Vec::new(),
             findings: Vec::new(),
+            kinds: BTreeMap::new(),
+            sums: Default::default(),
+            uncertain: false,
+            ledger: Ledger::new(),
+            broken: None,
             sink,
             walk_over: false,
             abort: None,
@@ -87,14 +120,44 @@ impl Board {
             }
         }
         for finding in report.findings {
-            (state.sink)(Told::Finding(&finding));
-            if state.findings.len() < SHOWN {
-                state.findings.push(finding);
+            state.tell(finding);
+        }
+        if let Some(evidence) = report.evidence {
+            state.sums.iter_mut().zip(&evidence.sums).for_each(|(sum, more)| sum.add(more));
+            state.uncertain |= evidence.uncertain;
+            for mark in &evidence.marks {
+                if state.broken.is_none() {
+                    state.broken = state.ledger.put(mark).err();
+                }
             }
         }
         if state.abort.is_none() {
             state.abort = report.abort;
         }
+    }
+
+    /// Judges what no task could judge alone, once a complete job has reported everything.
+    ///
+    /// # Errors
+    /// The temporary directory's: nothing can be said of the two trees then.
+    pub fn settle(&self, salt: &Salt) -> Result<(), String> {
+        let mut state = self.lock();
+        let ledger = std::mem::replace(&mut state.ledger, Ledger::new());
+        let (mut sums, mut totals) = (state.sums, state.totals);
+        let settled = match state.broken.take() {
+            Some(e) => Err(e),
+            None => {
+                let mut finding = |f| state.tell(f);
+                let mut verdict = Verdict { sums: &mut sums, totals: &mut totals, finding: &mut finding };
+                ledger.settle(salt, &mut verdict)
+            }
+        };
+        (state.sums, state.totals) = (sums, totals);
+        settled.map_err(|e| {
+            format!(
+                "cannot keep hard links and pieces of files in the temporary directory ({e}): set TMPDIR to one with room"
+            )
+        })
     }
 
     /// Everything has been found.
@@ -118,6 +181,9 @@ impl Board {
             totals: state.totals,
             failures: state.failures.clone(),
             findings: state.findings.clone(),
+            kinds: state.kinds.clone(),
+            sums: state.sums,
+            uncertain: state.uncertain,
             walk_over: state.walk_over,
             abort: state.abort.clone(),
             notes: state.notes.clone(),

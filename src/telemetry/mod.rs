@@ -1,5 +1,7 @@
 //! What is happening, for people and machines. Never decides anything: with telemetry gone, no job is wrong.
 
 mod board;
+mod ledger;
+mod partitions;
 
 pub use board::{Board, Notes, Sink, Snapshot, Told};

@@ -42,6 +42,14 @@ impl Host {
         c
     }
 
+    /// A worker that kills itself at its n-th call of a kind, whatever it has in hand.
+    pub fn doomed_worker(&self, call: &str, n: u32) -> Worker {
+        let mut c = Command::new("strace");
+        c.args(["-f", "-qq", "-o", "/dev/null", "-e", &format!("inject={call}:signal=SIGKILL:when={n}")]);
+        c.args([env!("CARGO_BIN_EXE_treehaul"), "worker", "-q", "--name", "doomed", "--broker", &self.url]);
+        Worker(c.stdout(Stdio::null()).process_group(0).spawn().expect("a worker starts"))
+    }
+
     /// Queues of a job that the broker still has.
     pub fn queues_of(&self, job: &str) -> Vec<String> {
         let listed = sh(&format!("curl -fsS {}/api/queues/{}", management_url(), self.name));
@@ -70,6 +78,11 @@ pub struct Worker(pub Child);
 impl Worker {
     pub fn kill(mut self) {
         self.0.kill().expect("SIGKILL");
+        self.0.wait().expect("it dies");
+    }
+
+    /// Waits until it is dead.
+    pub fn wait(&mut self) {
         self.0.wait().expect("it dies");
     }
 

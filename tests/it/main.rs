@@ -19,3 +19,4 @@ mod since;
 mod support;
 mod swap;
 mod trouble;
+mod verify;

@@ -10,7 +10,7 @@ use super::publish;
 use super::run::{Books, Run};
 use super::token::{Settled, merge};
 use super::topology;
-use crate::model::{Failure, Finding, Report};
+use crate::model::{Failure, Finding, Mark, Report};
 use lapin::Channel;
 use lapin::options::BasicAckOptions;
 use std::collections::BTreeSet;
@@ -100,8 +100,9 @@ async fn tell(run: &Arc<Run>, channel: &Channel, report: Report, idle: bool) -> 
 
 /// Cuts a report so that each part fits into a message; the first part has the totals.
 fn split(report: Report) -> Vec<Report> {
-    let Report { totals, failures, findings, abort } = report;
-    let mut parts = vec![Report { totals, abort, ..Report::default() }];
+    let Report { totals, failures, findings, mut evidence, abort } = report;
+    let marks = evidence.as_mut().map(|e| std::mem::take(&mut e.marks)).unwrap_or_default();
+    let mut parts = vec![Report { totals, evidence, abort, ..Report::default() }];
     let mut bytes = 0;
     for failure in failures {
         if bytes > FAILURES_BYTES {
@@ -125,6 +126,17 @@ fn split(report: Report) -> Vec<Report> {
             + finding.found.len();
         if let Some(part) = parts.last_mut() {
             part.findings.push(finding);
+        }
+    }
+    for mark in marks {
+        if bytes > FAILURES_BYTES {
+            parts.push(Report::default());
+            bytes = 0;
+        }
+        let (Mark::Link { path, .. } | Mark::State { path, .. }) = &mark;
+        bytes += size_of::<Mark>() + path.len();
+        if let Some(part) = parts.last_mut() {
+            part.evidence.get_or_insert_default().marks.push(mark);
         }
     }
     parts
@@ -158,7 +170,7 @@ impl Tags {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::Operation;
+    use crate::model::{Operation, State};
     use proptest::prelude::*;
 
     #[test]
@@ -206,8 +218,13 @@ mod tests {
         };
         let mut report = Report { failures: (0..40).map(failure).collect(), ..Report::default() };
         report.totals.failed = 40;
+        let mark = |n: usize| Mark::State { path: vec![b'y'; 100_000 + n], state: State::Pending };
+        let evidence = report.evidence.get_or_insert_default();
+        evidence.marks = (0..40).map(mark).collect();
+        evidence.sums[1].add_element(&[0; 32], b"x");
+        evidence.uncertain = true;
         let parts = split(report.clone());
-        assert!(parts.len() >= 4);
+        assert!(parts.len() >= 8);
         let mut again = Report::default();
         for part in parts {
             let bytes = envelope::seal(&Results {

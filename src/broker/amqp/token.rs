@@ -90,12 +90,7 @@ impl Drop for Token {
 
 /// Adds one report to another.
 pub(super) fn merge(all: &mut Report, more: Report) {
-    all.totals.add(&more.totals);
-    all.failures.extend(more.failures);
-    all.findings.extend(more.findings);
-    if all.abort.is_none() {
-        all.abort = more.abort;
-    }
+    all.add(more);
 }
 
 /// A task in this worker's memory, and the delivery it came from.

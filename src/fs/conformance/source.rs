@@ -42,6 +42,29 @@ fn what_a_listing_says_of_an_entry_is_what_stat_says() {
 }
 
 #[test]
+fn what_is_taken_out_of_the_cache_can_be_read_again() {
+    for source in sources() {
+        each_entry(&source, |dir, path, name| {
+            if dir.stat(name).unwrap().kind != Kind::File {
+                return;
+            }
+            let file = dir.open_file(name).unwrap();
+            let before = file.metadata().unwrap();
+            let read = || {
+                let mut buf = vec![0; 100_000];
+                let n = file.read_at(0, &mut buf).unwrap();
+                buf.truncate(n);
+                buf
+            };
+            let seen = read();
+            file.drop_cache(0, before.size).unwrap();
+            assert!(seen == read(), "{}: {path:?}", source.adapter);
+            assert_eq!(before, file.metadata().unwrap(), "{}", source.adapter);
+        });
+    }
+}
+
+#[test]
 fn a_directory_by_path_is_the_one_by_name() {
     for source in sources() {
         for (path, by_name) in directories(&*source.fs) {

@@ -4,8 +4,9 @@ use super::super::{FsError, Result, SourceFile, Xattrs};
 use super::edit::metadata_of;
 use super::{with_noatime, xattr};
 use crate::model::{Kind, Metadata, Operation};
-use rustix::fs::{AtFlags, Mode, OFlags, SeekFrom};
+use rustix::fs::{Advice, AtFlags, Mode, OFlags, SeekFrom};
 use rustix::io::Errno;
+use std::num::NonZeroU64;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 /// Without following, without waiting for a fifo's writer, without becoming a terminal's owner.
@@ -86,6 +87,16 @@ impl SourceFile for PosixFile {
 
     fn next_data(&self, offset: u64, size: u64) -> Result<Option<(u64, u64)>> {
         next_data(self.fd.as_fd(), offset, size).map_err(|e| FsError::new(Operation::SeekData, e))
+    }
+
+    fn drop_cache(&self, offset: u64, bytes: u64) -> Result<()> {
+        match rustix::fs::fdatasync(&self.fd) {
+            // A filesystem that writes nothing out keeps nothing back.
+            Ok(()) | Err(Errno::INVAL | Errno::ROFS | Errno::NOSYS | Errno::OPNOTSUPP) => {}
+            Err(e) => return Err(FsError::new(Operation::Flush, e)),
+        }
+        let advised = rustix::fs::fadvise(&self.fd, offset, NonZeroU64::new(bytes), Advice::DontNeed);
+        advised.map_err(|e| FsError::new(Operation::Flush, e))
     }
 
     fn descriptor(&self) -> Option<BorrowedFd<'_>> {

@@ -93,7 +93,7 @@ pub fn open(path: &[u8], side: Side, options: &Options) -> std::result::Result<A
         .map_err(|e| fail(FsError::new(Operation::OpenRoot, e)))?;
     let shared = Shared::new(options.job);
     let traits = match side {
-        Side::Source => Traits::default(),
+        Side::Source => Traits { time_granularity_ns: probe::known_granularity(root.as_fd()), ..Traits::default() },
         Side::Target => probe::traits(root.as_fd(), &shared),
         Side::Trial => probe::traits_unseen(root.as_fd(), &shared),
     };

@@ -68,6 +68,18 @@ fn try_traits(root: BorrowedFd<'_>, shared: &Arc<Shared>) -> Result<Traits> {
     Ok(Traits { time_granularity_ns, time_range, forgets: false })
 }
 
+/// How coarse times are kept by the type of a filesystem, in ns, where nothing may be tried out
+/// (`linux/magic.h`, `fs/*/`). Others keep nanoseconds, or are taken to.
+pub(super) fn known_granularity(root: BorrowedFd<'_>) -> u32 {
+    // The type of f_type differs between architectures; magic numbers have 32 bits.
+    match rustix::fs::fstatfs(root).map_or(0, |s| s.f_type as u32) {
+        0x0bd0_0bd0 | 0x482b => 1_000_000_000, // Lustre, HFS+
+        0x4d44 => 2_000_000_000,               // FAT
+        0x2011_bab0 => 10_000_000,             // exFAT
+        _ => 1,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -21,6 +21,7 @@ pub const MAX_PATTERN_BYTES: usize = 1 << 20;
 
 /// What the user asked for, as it travels with the job. The default takes everything.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct Filter {
     /// In order: the first that matches decides. What none matches takes part, unless all of them include: then
     /// only directories do.

@@ -66,7 +66,7 @@ pub fn filtered(mut xattrs: Xattrs, policy: &Policy) -> Xattrs {
 }
 
 /// May an attribute that only the target has be removed? Labels that the system sets by itself stay.
-fn is_removable(name: &[u8], policy: &Policy) -> bool {
+pub fn is_removable(name: &[u8], policy: &Policy) -> bool {
     if is_acl(name) {
         return policy.acls;
     }

@@ -11,6 +11,7 @@ mod pick;
 mod walk;
 pub(super) mod work;
 
+pub(in crate::pass) use self::attributes::{is_removable, reads_xattrs, wanted};
 use self::links::Links;
 use self::work::Work;
 use super::extras::Extras;
