@@ -4,6 +4,7 @@ mod copy;
 mod job;
 mod progress;
 mod report;
+pub mod size;
 mod summary;
 mod worker;
 

@@ -7,13 +7,13 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 /// A virtual host of the test's own on the broker, so that no other test's workers take its tasks.
-struct Host {
+pub struct Host {
     name: String,
     url: String,
 }
 
 impl Host {
-    fn new(name: &str) -> Self {
+    pub fn new(name: &str) -> Self {
         let name = format!("{name}-{}", std::process::id());
         let management = management_url();
         sh(&format!(
@@ -25,13 +25,13 @@ impl Host {
         Host { url: format!("{server}/{name}"), name }
     }
 
-    fn worker(&self, name: &str) -> Worker {
+    pub fn worker(&self, name: &str) -> Worker {
         let mut c = treehaul();
         c.args(["worker", "-q", "--name", name, "--broker", &self.url]).stdout(Stdio::null());
         Worker(c.process_group(0).spawn().expect("a worker starts"))
     }
 
-    fn copy(&self, source: &Path, target: &Path) -> Command {
+    pub fn copy(&self, source: &Path, target: &Path) -> Command {
         let mut c = treehaul();
         c.args(["copy", "--json", "--broker", &self.url]).args([source, target]);
         c
@@ -60,10 +60,10 @@ fn management_url() -> String {
 }
 
 /// A worker process that is stopped at the end.
-struct Worker(Child);
+pub struct Worker(Child);
 
 impl Worker {
-    fn kill(mut self) {
+    pub fn kill(mut self) {
         self.0.kill().expect("SIGKILL");
         self.0.wait().expect("it dies");
     }

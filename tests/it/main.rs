@@ -2,6 +2,7 @@
 
 mod architecture;
 mod changes;
+mod chunks;
 mod fidelity;
 mod fleet;
 mod kill;

@@ -9,6 +9,7 @@ mod edit;
 mod file;
 mod new;
 mod overlap;
+mod part;
 mod probe;
 mod remove;
 mod sys;

@@ -6,6 +6,7 @@
 mod attributes;
 mod entry;
 mod finish;
+mod large;
 mod links;
 mod pick;
 mod walk;
@@ -17,7 +18,7 @@ use super::{Pass, Roots, Run};
 use crate::broker::Stopped;
 use crate::fs::{Class, Dir, FsError, Made, Traits};
 use crate::model::filter::Matcher;
-use crate::model::{Failure, JobSpec, Operation, Policy, RelPath, Report, Task, escaped};
+use crate::model::{Failure, JobSpec, Operation, Policy, RelPath, Report, Task, Totals, escaped};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 /// So many entries in a row must fail for want of space, with nothing written between, before the target
@@ -126,7 +127,8 @@ impl CopyPass {
 
     /// Removes what the job needed only while it ran.
     pub fn clear_up(&self, report: &mut Report) {
-        if let Err(e) = self.work.remove() {
+        let parts = self.work.end_parts(self.roots.target.as_ref(), report);
+        if let Err(e) = parts.and_then(|()| self.work.remove()) {
             report.totals.failed += 1;
             report.failures.push(failure(crate::fs::aside::WORK_DIR.to_vec(), e));
         }
@@ -185,12 +187,18 @@ impl Pass for CopyPass {
             Task::Batch { dir, entries, tag } => self.batch(dir, entries, *tag, run),
             Task::Finish { parent, names } => self.finish(parent, names, run),
             Task::Pick { dir, names } => self.pick(dir, names, run),
-            Task::Chunk { .. } | Task::Remove { .. } => self.fail(
+            Task::Chunk { dir, name, part } => self.chunk(dir, name, part, run),
+            Task::Remove { .. } => self.fail(
                 task.directory().as_bytes().to_vec(),
                 Trouble::Target(FsError { operation: Operation::Run, errno: libc::ENOSYS }),
                 run,
             ),
         }
+    }
+
+    fn may_finish(&self, _totals: &Totals) -> Result<(), String> {
+        self.work.set_walked();
+        Ok(())
     }
 
     fn mark(&self) -> Result<(), FsError> {
