@@ -202,14 +202,19 @@ impl Work {
     /// At the end of the walk: what this job began and could not end has failed, and stays for the next one; what
     /// only dead jobs claim is removed with its data.
     pub(super) fn end_parts(&self, target: &dyn Filesystem, report: &mut Report) -> Result<(), FsError> {
-        if !self.walked.load(Ordering::Relaxed) {
-            return Ok(());
-        }
         let parts = match self.parts(false) {
             Ok(parts) => parts,
             Err(e) if e.is_absent() => return Ok(()),
             Err(e) => return Err(e),
         };
+        if self.walked.load(Ordering::Relaxed) {
+            self.end_records(parts.as_ref(), target, report)?;
+        }
+        // What is in it is the next job's start.
+        absent_is_fine(self.root.open_dir(WORK_DIR)?.remove_empty_dir(PARTS_DIR).map(drop))
+    }
+
+    fn end_records(&self, parts: &dyn Dir, target: &dyn Filesystem, report: &mut Report) -> Result<(), FsError> {
         let mut keys = Vec::new();
         parts.list(&mut |e| {
             keys.extend(std::str::from_utf8(e.name).ok().and_then(|text| u128::from_str_radix(text, 16).ok()));
@@ -232,7 +237,7 @@ impl Work {
                 absent_is_fine(parts.remove(&record_name(key)))?;
             }
         }
-        self.root.open_dir(WORK_DIR)?.remove_empty_dir(PARTS_DIR).map(drop)
+        Ok(())
     }
 
     /// Does a record's claim name this part file?
