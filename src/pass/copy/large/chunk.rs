@@ -1,6 +1,7 @@
 //! One task's chunks: copied, marked, and the file finalised by whoever marks the last.
 
 use super::super::entry::End;
+use super::super::work::remove_quietly;
 use super::super::{CopyPass, Trouble};
 use super::{Chunked, LOCK_PATIENCE, MAX_ROUNDS, Record, TASK_BYTES, post_part};
 use crate::broker::Stopped;
@@ -59,8 +60,8 @@ impl CopyPass {
         run: &mut Run<'_>,
     ) -> Result<(), End> {
         let claim = match record.claim().map_err(Trouble::Target)? {
-            Some(claim) if claim.number == part.number => claim,
-            Some(_) => return Ok(()), // begun anew: who did that posted the chunks
+            Some(claim) if claim.number == part.number && claim.path.as_bytes() == dir.display_join(name) => claim,
+            Some(_) => return Ok(()), // begun anew, perhaps for another name: who did that posted the chunks
             None => {
                 self.release(part.key, record, part.number, run)?;
                 return Ok(self.unclaimed(dir, name, part, run)?);
@@ -131,8 +132,11 @@ impl CopyPass {
     ) -> Result<(), Stopped> {
         if trouble.is_vanished() {
             // The directory is gone from the source, and the file with it.
-            if record.drop_claim().unwrap_or(false) {
+            let claim = record.claim().unwrap_or(None).filter(|c| c.number == part.number);
+            if let Some(claim) = claim.filter(|_| record.drop_claim().unwrap_or(false)) {
                 run.report.totals.vanished += 1;
+                let removed = self.roots.target.open_dir(dir).and_then(|d| remove_quietly(d.as_ref(), &claim.part));
+                tracing::debug!(removed = removed.is_ok(), "the directory of a large file vanished");
             }
             return match self.release(part.key, record, part.number, run) {
                 Err(End::Stopped) => Err(Stopped),
