@@ -345,6 +345,21 @@ fn a_source_that_keeps_growing_is_copied_or_told_and_the_next_run_repairs() {
     assert_identical(&source, &target);
 }
 
+#[test]
+fn two_jobs_on_one_target_do_not_write_into_each_others_files() {
+    let s = Scratch::new();
+    let (source, target) = one_large(&s, 24);
+    fill(&source.join("second"), 9, 3);
+    for _ in 0..5 {
+        let jobs = [(); 2].map(|()| chunked(&["-q"], &source, &target).stdout(Stdio::null()).spawn().unwrap());
+        for mut job in jobs {
+            assert_eq!(job.wait().unwrap().code(), Some(0));
+        }
+        assert_identical(&source, &target);
+        fs::remove_dir_all(&target).unwrap();
+    }
+}
+
 /// Kills copies at random moments, over and over into the same target, then lets one finish.
 fn kill_and_finish(seed: u64, kills: u64) {
     assert_root();
