@@ -92,7 +92,8 @@ impl CopyPass {
         let on_disk = source.blocks_512.saturating_mul(512);
         let is_sparse = self.policy.holes && on_disk < source.size / SPARSE_SHARE;
         let data = if is_sparse { on_disk } else { source.size };
-        !self.target.forgets && data >= chunks.from_bytes && source.size > chunks.chunk_bytes && source.ino != 0
+        let is_kept = !self.target.forgets && !self.policy.dry_run;
+        is_kept && data >= chunks.from_bytes && source.size > chunks.chunk_bytes && source.ino != 0
     }
 
     /// Names the state of a file: the same for every job, every node and every name of the inode.
@@ -158,8 +159,15 @@ impl CopyPass {
             }
         };
         let Some(claim) = record.claim().map_err(Trouble::Target)? else {
-            let claimed = self.claim(pair, path, key, &record, source, tries)?;
-            return Ok(if claimed { None } else { Some(false) });
+            return match self.claim(pair, path, key, &record, source, tries) {
+                Ok(claimed) => Ok(if claimed { None } else { Some(false) }),
+                // No part files here.
+                Err(End::Trouble(Trouble::Target(e))) if e.errno == libc::EOPNOTSUPP => {
+                    self.work.remove_record(key).map_err(Trouble::Target)?;
+                    Ok(Some(false))
+                }
+                Err(e) => Err(e),
+            };
         };
         if claim.path != *path {
             return Ok(record.wait(path).map_err(Trouble::Target)?.then_some(true));
