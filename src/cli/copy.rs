@@ -1,7 +1,7 @@
 //! `treehaul copy`.
 
 use super::filter::FilterArgs;
-use super::job::{FidelityArgs, JobArgs, Order, WriteArgs};
+use super::job::{ChunkArgs, FidelityArgs, JobArgs, Order, WriteArgs};
 use super::load::LoadArgs;
 use super::since::SinceArgs;
 use crate::exit_code::ExitCode;
@@ -15,6 +15,8 @@ pub struct CopyArgs {
     job: JobArgs,
     #[command(flatten)]
     write: WriteArgs,
+    #[command(flatten)]
+    chunks: ChunkArgs,
     #[command(flatten)]
     fidelity: FidelityArgs,
     #[command(flatten)]
@@ -30,12 +32,13 @@ pub struct CopyArgs {
 
 /// Runs the command.
 pub fn run(args: CopyArgs) -> ExitCode {
-    let CopyArgs { job, write, fidelity, filter, load, since, dry_run } = args;
+    let CopyArgs { job, write, chunks, fidelity, filter, load, since, dry_run } = args;
     let fleet = job.has_fleet();
     job.run(|| {
         load.be_nice(fleet)?;
         let mut policy = Policy::default();
         write.apply(&mut policy);
+        chunks.apply(&mut policy);
         fidelity.apply(&mut policy);
         filter.apply(&mut policy)?;
         policy.limits = load.limits();

@@ -4,12 +4,14 @@ use super::files_from::{FilesFrom, ListTrouble};
 use super::progress::Progress;
 use super::report::ReportFile;
 use super::since::SinceArgs;
+use super::size::parse_size;
 use super::summary::{self, Finished};
 use super::would::Lines;
 use super::{given_root, refuse, start_logging};
 use crate::broker::amqp::{AmqpConfig, QueueType};
 use crate::exit_code::ExitCode;
 use crate::fs::{Filesystem, Side};
+use crate::model::policy::{CHUNK_ALIGN_BYTES, ChunkPolicy};
 use crate::model::{JobId, JobSpec, Policy, RelPath, Task, Timestamp};
 use crate::node::{self, Ended, NodeError, PoolSizes, Prepared};
 use crate::pass::{Access, PassRow};
@@ -122,6 +124,35 @@ impl WriteArgs {
         policy.checksum = self.checksum;
         policy.direct = self.direct;
         policy.holes = !self.no_holes;
+    }
+}
+
+/// How large files are cut up.
+#[derive(Debug, Args)]
+pub struct ChunkArgs {
+    /// Copy files of this size and more in chunks, by several actors and nodes; none: never
+    #[arg(long, value_name = "SIZE|none", default_value = "1G", value_parser = parse_from)]
+    chunk_from: u64,
+    /// Size of a chunk, a multiple of 1M
+    #[arg(long, value_name = "SIZE", default_value = "256M", value_parser = parse_chunk)]
+    chunk_size: u64,
+}
+
+impl ChunkArgs {
+    /// Puts them into a policy.
+    pub fn apply(&self, policy: &mut Policy) {
+        policy.chunks = ChunkPolicy { from_bytes: self.chunk_from, chunk_bytes: self.chunk_size };
+    }
+}
+
+fn parse_from(text: &str) -> Result<u64, String> {
+    if text == "none" { Ok(u64::MAX) } else { parse_size(text).map_err(|e| e.to_string()) }
+}
+
+fn parse_chunk(text: &str) -> Result<u64, String> {
+    match parse_size(text).map_err(|e| e.to_string())? {
+        bytes if bytes > 0 && bytes.is_multiple_of(CHUNK_ALIGN_BYTES) => Ok(bytes),
+        _ => Err("a chunk is a multiple of 1M".into()),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::delete::DeleteArgs;
 use super::filter::FilterArgs;
-use super::job::{FidelityArgs, JobArgs, Order, WriteArgs};
+use super::job::{ChunkArgs, FidelityArgs, JobArgs, Order, WriteArgs};
 use super::load::LoadArgs;
 use super::since::SinceArgs;
 use crate::exit_code::ExitCode;
@@ -22,6 +22,8 @@ pub struct SyncArgs {
     #[command(flatten)]
     write: WriteArgs,
     #[command(flatten)]
+    chunks: ChunkArgs,
+    #[command(flatten)]
     fidelity: FidelityArgs,
     #[command(flatten)]
     filter: FilterArgs,
@@ -36,7 +38,7 @@ pub struct SyncArgs {
 
 /// Runs the command.
 pub fn run(args: SyncArgs) -> ExitCode {
-    let SyncArgs { job, delete, removal, write, fidelity, filter, load, since, dry_run } = args;
+    let SyncArgs { job, delete, removal, write, chunks, fidelity, filter, load, since, dry_run } = args;
     let fleet = job.has_fleet();
     job.run(|| {
         anyhow::ensure!(
@@ -46,6 +48,7 @@ pub fn run(args: SyncArgs) -> ExitCode {
         load.be_nice(fleet)?;
         let mut policy = Policy { dry_run, limits: load.limits(), ..Policy::default() };
         write.apply(&mut policy);
+        chunks.apply(&mut policy);
         fidelity.apply(&mut policy);
         filter.apply(&mut policy)?;
         policy.delete = delete.then(|| removal.policy()).transpose()?;

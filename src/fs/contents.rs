@@ -2,6 +2,7 @@
 
 use super::{Result, SourceFile};
 use std::cell::RefCell;
+use std::ops::Range;
 
 /// Size of the buffer of each thread, in bytes: large enough that a call's cost does not show, small enough
 /// to stay in a core's cache.
@@ -30,19 +31,35 @@ pub fn copy_generic(
     write: &mut dyn FnMut(u64, &[u8]) -> Result<()>,
 ) -> Result<(u64, u64)> {
     let size = source.at_open()?.size;
+    let (data, reached) = copy_generic_range(source, 0..size, holes, written, write)?;
+    Ok((data, reached.unwrap_or(size)))
+}
+
+/// As [`copy_generic`], for one range. Returns the bytes of data, and where the source ended, if it did before the
+/// range's end.
+///
+/// # Errors
+/// As [`copy_generic`].
+pub fn copy_generic_range(
+    source: &dyn SourceFile,
+    range: Range<u64>,
+    holes: bool,
+    written: &dyn Fn(u64),
+    write: &mut dyn FnMut(u64, &[u8]) -> Result<()>,
+) -> Result<(u64, Option<u64>)> {
     let mut data = 0;
-    let mut offset = 0;
-    while offset < size {
-        let run = if holes { source.next_data(offset, size)? } else { Some((offset, size)) };
+    let mut offset = range.start;
+    while offset < range.end {
+        let run = if holes { source.next_data(offset, range.end)? } else { Some((offset, range.end)) };
         let Some((start, end)) = run else { break };
         let copied = copy_run(source, start, end, written, write)?;
         data += copied;
         offset = end;
         if copied < end - start {
-            return Ok((data, start + copied)); // cut short meanwhile: the caller looks at the source again
+            return Ok((data, Some(start + copied))); // cut short meanwhile: the caller looks at the source again
         }
     }
-    Ok((data, size))
+    Ok((data, None))
 }
 
 fn copy_run(

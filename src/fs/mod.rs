@@ -25,6 +25,7 @@ use crate::model::{Kind, Metadata, Operation, RelPath, Timestamp, task::Entry};
 use std::any::Any;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// What went wrong: the system's error number and the operation that met it. The caller knows the path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -252,6 +253,25 @@ pub trait Dir: Send + Sync {
     /// # Errors
     /// `EISDIR` ([`Class::OtherKind`]) if the child is a directory, `EXDEV` if `to` is on another filesystem.
     fn move_to(&self, name: &[u8], to: &dyn Dir, to_name: &[u8]) -> Result<Made>;
+    /// Makes a part file of this size, all hole: the data of a large file while several write it. Mode 0600, and
+    /// nothing may be there (`EEXIST`). It stays when the handle is dropped.
+    ///
+    /// # Errors
+    /// `EOPNOTSUPP`, if the adapter has no part files.
+    fn make_part(&self, name: &[u8], size: u64) -> Result<Box<dyn PartFile>> {
+        let _ = (name, size);
+        Err(FsError { operation: Operation::Create, errno: libc::EOPNOTSUPP })
+    }
+
+    /// Opens a part file that was made before.
+    ///
+    /// # Errors
+    /// `ESTALE` if it is not as [`make_part`](Dir::make_part) leaves it: a regular file of the maker's with this one
+    /// name and mode 0600. Nothing is ever written through what somebody else put there.
+    fn open_part(&self, name: &[u8]) -> Result<Box<dyn PartFile>> {
+        let _ = name;
+        Err(FsError { operation: Operation::Open, errno: libc::EOPNOTSUPP })
+    }
 
     /// Takes an advisory lock on the directory, which ends when what is returned is dropped or the process
     /// dies. None if somebody else's lock is in the way.
@@ -312,6 +332,12 @@ pub trait Edit {
 
 /// An entry that is being made. Dropped before [`publish`](NewEntry::publish), it leaves nothing.
 pub trait NewEntry: Edit {
+    /// Makes the whole contents share the source's, without copying, where the filesystem can. False if not:
+    /// nothing was written then.
+    fn share_with(&mut self, _source: &dyn SourceFile) -> bool {
+        false
+    }
+
     /// Is the owner already this one, so that setting it can be left out?
     fn is_owned_by(&self, uid: u32, gid: u32) -> bool;
 
@@ -328,6 +354,41 @@ pub trait NewEntry: Edit {
     /// Gives it its name, atomically. What stands there is replaced if asked (a directory with all that
     /// is in it), and is gone only when the new entry is there.
     fn publish(self: Box<Self>, replace: bool) -> Result<Made>;
+}
+
+/// A range of a part file that nobody else locks. Dropping it unlocks, and so does the death of the process.
+pub trait Locked {}
+
+/// A large file's data in the making. Any number of handles, on any number of nodes, may write different ranges.
+pub trait PartFile: Edit {
+    /// Locks a range for this handle alone; `len` 0 means all of it, however large. Two handles of one process are
+    /// in each other's way too. None if somebody else's lock was in the way for `patience`.
+    ///
+    /// # Errors
+    /// Where there are no locks.
+    ///
+    /// # Blocking
+    /// For `patience` at most.
+    fn lock(&self, start: u64, len: u64, patience: Duration) -> Result<Option<Box<dyn Locked + '_>>>;
+
+    /// Copies the data of one range of the source to the same place; holes are left out if wanted. `written` hears
+    /// of bytes as they go. False if the source ended before.
+    ///
+    /// # Errors
+    /// As [`NewEntry::fill_from`].
+    fn fill_range(
+        &self,
+        source: &dyn SourceFile,
+        range: std::ops::Range<u64>,
+        holes: bool,
+        written: &dyn Fn(u64),
+    ) -> Result<bool>;
+
+    /// The checked close: errors that the system held back come out here. The handle and its locks stay.
+    fn seal(&self) -> Result<()>;
+
+    /// Renames the part file over `name` in the same directory, whatever stands there.
+    fn publish(&self, name: &[u8]) -> Result<()>;
 }
 
 /// Which side of a job a root is opened for.

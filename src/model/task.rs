@@ -114,6 +114,10 @@ pub enum Task {
 /// Some chunks of one large file, and which state of the file they belong to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Part {
+    /// In a copy: names the record on the target that tells the rest.
+    pub key: u128,
+    /// In a copy: number of the part file that holds the data: chunks of another one are not this task's.
+    pub number: u64,
     /// Size of the file, in bytes.
     pub size: u64,
     /// Its modification time.
@@ -122,14 +126,17 @@ pub struct Part {
     pub ctime: Timestamp,
     /// Its inode number.
     pub ino: u64,
-    /// Bytes of each chunk but the last.
-    pub chunk_bytes: u64,
     /// The first chunk, by number.
     pub first: u64,
     /// How many.
     pub count: u64,
-    /// How often the file changed while it was worked on.
-    pub tries: u8,
+}
+
+impl Part {
+    /// Is the file still in the state that the chunks belong to?
+    pub fn is_of(&self, m: &Metadata) -> bool {
+        (self.ino, self.size, self.mtime, self.ctime) == (m.ino, m.size, m.mtime, m.ctime)
+    }
 }
 
 impl Task {

@@ -108,7 +108,7 @@ impl DirtimePass {
         let mut stopped = Ok(());
         let listed = source.list(&mut |entry| {
             let kind = entry.kind.map_or_else(|| source.stat(entry.name).map(|m| m.kind), Ok);
-            let ours = aside::job_of(entry.name).is_some() || (path.is_root() && entry.name == aside::WORK_DIR);
+            let ours = aside::is_working_file(entry.name) || (path.is_root() && entry.name == aside::WORK_DIR);
             if stopped.is_ok() && !ours {
                 stopped = self.route(path, entry.name, kind, &mut dirs, run);
             }

@@ -2,6 +2,7 @@
 
 mod architecture;
 mod changes;
+mod chunks;
 mod delete;
 mod dirtime;
 mod doctor;

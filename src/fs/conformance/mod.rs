@@ -5,6 +5,7 @@
 
 mod made_up;
 mod null;
+mod part;
 mod replacing;
 mod source;
 mod target;

@@ -96,7 +96,7 @@ impl DryDir {
     /// The path that a note about an entry bears; none for working files.
     fn noted(&self, name: &[u8]) -> Option<Vec<u8>> {
         let top = self.path.as_bytes().split(|b| *b == b'/').next().filter(|top| !top.is_empty()).unwrap_or(name);
-        let is_work = top == aside::WORK_DIR || aside::job_of(name).is_some();
+        let is_work = top == aside::WORK_DIR || aside::is_working_file(name);
         (!is_work).then(|| self.path.display_join(name))
     }
 

@@ -3,13 +3,17 @@
 //! Invariant: bytes count once, where they are written; where nothing is written from them, where they are read. A
 //! call that reaches the filesystem is one operation, a listing one more for each [`LIST_STEP`] entries.
 
-use super::super::{Dir, Edit, Filesystem, Made, New, NewEntry, Result, SourceFile, Traits, Usage, Xattrs, contents};
+use super::super::{
+    Dir, Edit, Filesystem, Locked, Made, New, NewEntry, PartFile, Result, SourceFile, Traits, Usage, Xattrs, contents,
+};
 use super::Limiter;
 use crate::model::{Metadata, RelPath, Timestamp, task::Entry};
 use std::any::Any;
 use std::cell::Cell;
+use std::ops::Range;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Entries of a listing that count as an operation.
 const LIST_STEP: u64 = 1024;
@@ -185,6 +189,14 @@ impl Dir for Throttled<dyn Dir> {
         self.turn().move_to(name, to, to_name)
     }
 
+    fn make_part(&self, name: &[u8], size: u64) -> Result<Box<dyn PartFile>> {
+        Ok(Box::new(Throttled { inner: self.turn().make_part(name, size)?, brake: self.brake.clone() }))
+    }
+
+    fn open_part(&self, name: &[u8]) -> Result<Box<dyn PartFile>> {
+        Ok(Box::new(Throttled { inner: self.turn().open_part(name)?, brake: self.brake.clone() }))
+    }
+
     fn lock(&self, exclusive: bool) -> Result<Option<Box<dyn Send + Sync>>> {
         self.turn().lock(exclusive)
     }
@@ -256,7 +268,40 @@ impl<T: Edit + ?Sized> Edit for Throttled<T> {
     }
 }
 
+impl PartFile for Throttled<dyn PartFile> {
+    fn lock(&self, start: u64, len: u64, patience: Duration) -> Result<Option<Box<dyn Locked + '_>>> {
+        self.turn().lock(start, len, patience)
+    }
+
+    fn fill_range(
+        &self,
+        source: &dyn SourceFile,
+        range: Range<u64>,
+        holes: bool,
+        written: &dyn Fn(u64),
+    ) -> Result<bool> {
+        let _writing = Writing::start();
+        self.turn().fill_range(source, range, holes, &|n| {
+            written(n);
+            self.brake.moved(n);
+        })
+    }
+
+    fn seal(&self) -> Result<()> {
+        self.turn().seal()
+    }
+
+    fn publish(&self, name: &[u8]) -> Result<()> {
+        self.turn().publish(name)
+    }
+}
+
 impl NewEntry for Throttled<dyn NewEntry> {
+    fn share_with(&mut self, source: &dyn SourceFile) -> bool {
+        self.brake.operation();
+        self.inner.share_with(source)
+    }
+
     fn is_owned_by(&self, uid: u32, gid: u32) -> bool {
         self.inner.is_owned_by(uid, gid)
     }

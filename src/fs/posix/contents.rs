@@ -1,10 +1,11 @@
 //! The fast ways to copy contents between two descriptors of one kernel.
 
-use super::super::contents::{BUFFER_BYTES, LARGEST_PIECE_BYTES, copy_generic, with_buffer};
+use super::super::contents::{BUFFER_BYTES, LARGEST_PIECE_BYTES, copy_generic, copy_generic_range, with_buffer};
 use super::super::{FsError, Result, SourceFile};
 use super::Shared;
 use crate::model::Operation;
 use rustix::io::Errno;
+use std::ops::Range;
 use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -49,6 +50,40 @@ pub(super) fn fill(
         set_size(target, m.size)?;
     }
     Ok(data)
+}
+
+/// Makes an empty file share the whole contents of a source, where the filesystem can.
+pub(super) fn share(target: BorrowedFd<'_>, source: &dyn SourceFile, shared: &Shared) -> bool {
+    let Some(from) = source.descriptor() else { return false };
+    try_once(&shared.reflink, || rustix::fs::ioctl_ficlone(target, from))
+}
+
+/// Fills one range of a file that has its size. False if the source ended before.
+pub(super) fn fill_range(
+    target: BorrowedFd<'_>,
+    source: &dyn SourceFile,
+    range: Range<u64>,
+    holes: bool,
+    written: &dyn Fn(u64),
+    shared: &Shared,
+) -> Result<bool> {
+    let m = source.at_open()?;
+    let sparse = holes && m.blocks_512.saturating_mul(512) < m.size;
+    let Some(from) = source.descriptor() else {
+        let copied =
+            copy_generic_range(source, range, holes, written, &mut |offset, bytes| write_at(target, bytes, offset));
+        return Ok(copied?.1.is_none());
+    };
+    let mut offset = range.start;
+    while offset < range.end {
+        let run = if sparse { source.next_data(offset, range.end)? } else { Some((offset, range.end)) };
+        let Some((start, end)) = run else { break };
+        if copy_run(target, from, start, end, written, shared)? < end - start {
+            return Ok(false);
+        }
+        offset = end;
+    }
+    Ok(true)
 }
 
 /// Calls something that the filesystem may not be able to do; a no is remembered.

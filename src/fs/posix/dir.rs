@@ -1,8 +1,9 @@
 //! A directory that is held open.
 
-use super::super::{Dir, Edit, FsError, Made, New, NewEntry, Result, SourceFile, Xattrs};
+use super::super::{Dir, Edit, FsError, Made, New, NewEntry, PartFile, Result, SourceFile, Xattrs};
 use super::edit::{Node, metadata_of};
 use super::file::PosixFile;
+use super::part::PosixPart;
 use super::{Shared, new, open_child, remove, xattr};
 use crate::model::{Kind, Metadata, Operation, task::Entry};
 use rustix::fs::{AtFlags, FileType, FlockOperation, Mode, OFlags, RawDir, RenameFlags, SeekFrom, StatxFlags};
@@ -218,6 +219,15 @@ impl Dir for PosixDir {
         let to = to.as_any().downcast_ref::<PosixDir>();
         let to = to.ok_or_else(|| FsError::new(Operation::Rename, Errno::XDEV))?;
         remove::move_to(self.at(), name, to.at(), to_name)
+    }
+
+    fn make_part(&self, name: &[u8], size: u64) -> Result<Box<dyn PartFile>> {
+        let part = PosixPart::make(&self.fd, self.inherits(), Arc::clone(&self.shared), name, size)?;
+        Ok(Box::new(part))
+    }
+
+    fn open_part(&self, name: &[u8]) -> Result<Box<dyn PartFile>> {
+        Ok(Box::new(PosixPart::open(&self.fd, Arc::clone(&self.shared), name)?))
     }
 
     fn lock(&self, exclusive: bool) -> Result<Option<Box<dyn Send + Sync>>> {

@@ -10,6 +10,7 @@ mod facts;
 mod file;
 mod new;
 mod overlap;
+mod part;
 mod probe;
 mod remove;
 mod sys;

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 /// Readable and writable by the maker alone until the final mode is set.
-const PRIVATE: Mode = Mode::RUSR.union(Mode::WUSR);
+pub(super) const PRIVATE: Mode = Mode::RUSR.union(Mode::WUSR);
 const WRITE: OFlags = OFlags::WRONLY.union(OFlags::CLOEXEC).union(OFlags::NOFOLLOW);
 const WRITE_NEW: OFlags = WRITE.union(OFlags::CREATE).union(OFlags::EXCL);
 
@@ -246,6 +246,10 @@ impl NewEntry for PosixNew {
     fn is_owned_by(&self, uid: u32, gid: u32) -> bool {
         let (made_uid, made_gid) = (self.shared.uid.load(Ordering::Relaxed), self.shared.gid.load(Ordering::Relaxed));
         uid == made_uid && gid == made_gid && self.own_group
+    }
+
+    fn share_with(&mut self, source: &dyn SourceFile) -> bool {
+        self.node(Operation::Write).is_ok_and(|node| contents::share(node.descriptor(), source, &self.shared))
     }
 
     fn fill_from(&mut self, source: &dyn SourceFile, holes: bool, written: &dyn Fn(u64)) -> Result<u64> {

@@ -14,6 +14,28 @@ pub fn checked_close(fd: OwnedFd) -> io::Result<()> {
     }
 }
 
+/// Locks (or unlocks) a range for writing, for this open file description alone: unlike a process's own locks, two
+/// threads keep each other out, and closing another descriptor of the file lets nothing go. Length 0 is all that
+/// follows. False if somebody else's lock is in the way.
+pub fn lock_range(fd: BorrowedFd<'_>, start: u64, len: u64, lock: bool) -> io::Result<bool> {
+    let kind = if lock { libc::F_WRLCK } else { libc::F_UNLCK };
+    let far = |_| io::Error::from_raw_os_error(libc::EOVERFLOW);
+    // SAFETY: a plain C structure, for which zeros are valid.
+    let mut range: libc::flock = unsafe { std::mem::zeroed() };
+    range.l_type = kind as libc::c_short;
+    range.l_whence = libc::SEEK_SET as libc::c_short;
+    range.l_start = start.try_into().map_err(far)?;
+    range.l_len = len.try_into().map_err(far)?;
+    // SAFETY: the descriptor is open, and the kernel only reads the structure, which lives until it returns.
+    match unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_OFD_SETLK, &raw const range) } {
+        0 => Ok(true),
+        _ => match io::Error::last_os_error() {
+            e if matches!(e.raw_os_error(), Some(libc::EAGAIN | libc::EACCES | libc::EINTR)) => Ok(false),
+            e => Err(e),
+        },
+    }
+}
+
 // Numbers are the same on every architecture; Linux 6.13 and later (include/uapi/asm-generic/unistd.h).
 const SYS_GETXATTRAT: libc::c_long = 464;
 const SYS_LISTXATTRAT: libc::c_long = 465;

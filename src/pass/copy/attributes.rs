@@ -127,6 +127,23 @@ pub fn apply_new(
         .map(drop)
 }
 
+/// As [`apply_new`], for a file that was written in parts and has these attributes.
+///
+/// # Errors
+/// As [`apply_new`].
+pub fn apply_part(
+    part: &dyn Edit,
+    have: &Metadata,
+    want: &Wanted<'_>,
+    policy: &Policy,
+    traits: &Traits,
+    totals: &mut Totals,
+) -> Result<(), Trouble> {
+    let owned = (want.metadata.uid, want.metadata.gid) == (have.uid, have.gid);
+    let setter = Setter { edit: part, want, policy, traits, totals, error: None, acl_lost: false };
+    setter.run(owned, &Xattrs::new(), None).map(drop)
+}
+
 /// Sets what differs. True if anything did and could be set.
 ///
 /// # Errors

@@ -35,10 +35,12 @@ pub enum Outcome {
     Filtered,
     /// Copied, but the source would not hold still.
     ChangedWhileCopying,
+    /// A large file that was handed out in chunks, or that waits for one: others count it.
+    HandedOut,
 }
 
 impl Outcome {
-    fn count(self, totals: &mut Totals) {
+    pub(super) fn count(self, totals: &mut Totals) {
         match self {
             Outcome::Copied => totals.copied += 1,
             Outcome::Linked => {
@@ -49,6 +51,7 @@ impl Outcome {
             Outcome::Unchanged => totals.unchanged += 1,
             Outcome::Filtered => totals.filtered += 1,
             Outcome::ChangedWhileCopying => totals.changed_while_copying += 1,
+            Outcome::HandedOut => {}
         }
     }
 }
@@ -69,8 +72,18 @@ pub(super) struct Job<'a, 'b, 'r> {
     /// Nothing is expected under the target's name. A hint.
     pub fresh: bool,
     pub run: &'a RefCell<&'b mut Run<'r>>,
+    /// Nobody else takes part, so large files are not cut up.
+    pub alone: bool,
     /// Gives the rest of the batch to others, once.
     pub share: &'a dyn Fn() -> Result<(), Stopped>,
+}
+
+/// What became of the wish to have a large file copied by everybody.
+enum Ask {
+    /// As [`CopyPass::copy_file`] would answer.
+    Done(Option<Outcome>),
+    /// It cannot be handed out here.
+    CopyYourself,
 }
 
 /// What ends the work on one entry early.
@@ -186,7 +199,7 @@ impl CopyPass {
         for (i, e) in entries.iter().enumerate() {
             next.set(i + 1);
             let names = Names { source: e.name, target: e.name };
-            let job = Job { pair, names, fresh, run, share: &share };
+            let job = Job { pair, names, fresh, run, alone: false, share: &share };
             changed |= self.work_on(&job, &e)?;
             if shared.get() {
                 break;
@@ -220,7 +233,7 @@ impl CopyPass {
         run: &mut Run<'_>,
     ) -> Result<bool, Stopped> {
         let run = RefCell::new(run);
-        let job = Job { pair, names: *names, fresh, run: &run, share: &|| Ok(()) };
+        let job = Job { pair, names: *names, fresh, run: &run, alone: true, share: &|| Ok(()) };
         self.work_on(&job, &Entry { name: names.source, kind: hint, metadata: None })
     }
 
@@ -447,16 +460,28 @@ impl CopyPass {
             if plain_only && before.nlink > 1 && self.policy.hard_links && !self.target.forgets {
                 return Ok(None);
             }
-            if before.size >= LARGE_BYTES {
+            let cut_up = tries == 0 && !job.alone && self.is_large(&before);
+            if before.size >= LARGE_BYTES && !cut_up {
                 (job.share)()?;
             }
             self.work.announce();
-            let direct = self.policy.direct && !replace;
+            let direct = self.policy.direct && !replace && !cut_up;
             let mut new = match job.pair.target.create(job.names.target, New::File, direct) {
                 Err(e) if direct && e.errno == libc::EEXIST => return Ok(None),
                 other => other.map_err(Trouble::Target)?,
             };
-            let written = self.fill(job, new.as_mut(), file.as_ref())?;
+            let written = if cut_up {
+                if self.policy.holes && new.share_with(file.as_ref()) {
+                    self.shared_whole(job, before.size)
+                } else {
+                    match self.hand_out_large(job, &before, replace)? {
+                        Ask::Done(outcome) => return Ok(outcome),
+                        Ask::CopyYourself => self.fill(job, new.as_mut(), file.as_ref())?,
+                    }
+                }
+            } else {
+                self.fill(job, new.as_mut(), file.as_ref())?
+            };
             let unsteady = tries == MAX_TRIES;
             let metadata = if unsteady { marked(before) } else { before };
             let xattrs =
@@ -476,6 +501,19 @@ impl CopyPass {
             self.count_seen(job, &before);
             return Ok(Some(if unsteady { Outcome::ChangedWhileCopying } else { Outcome::Copied }));
         }
+    }
+
+    fn hand_out_large(&self, job: &Job<'_, '_, '_>, source: &Metadata, replace: bool) -> Result<Ask, End> {
+        if !replace && self.target_of(job)?.is_some() {
+            return Ok(Ask::Done(None)); // the hint was wrong: it is compared first
+        }
+        let out = self.hand_out(job.pair, job.names, source, 0, &mut job.run.borrow_mut())?;
+        Ok(if out { Ask::Done(Some(Outcome::HandedOut)) } else { Ask::CopyYourself })
+    }
+
+    fn shared_whole(&self, job: &Job<'_, '_, '_>, size: u64) -> u64 {
+        job.run.borrow_mut().report.totals.bytes_copied += size;
+        size
     }
 
     /// Copies contents, telling progress as it goes.
@@ -506,11 +544,11 @@ impl CopyPass {
 
 /// Attributes with a modification time that no later pass takes for the source's: two seconds back, which the
 /// coarsest filesystem still tells apart.
-fn marked(metadata: Metadata) -> Metadata {
+pub(super) fn marked(metadata: Metadata) -> Metadata {
     Metadata { mtime: Timestamp { sec: metadata.mtime.sec - 2, ..metadata.mtime }, ..metadata }
 }
 
-fn count_kind(totals: &mut Totals, m: &Metadata) {
+pub(super) fn count_kind(totals: &mut Totals, m: &Metadata) {
     match m.kind {
         Kind::File => {
             totals.files += 1;

@@ -7,9 +7,10 @@
 //! link from it, and a task that runs twice finds what it made.
 
 use super::entry::{End, Job, Outcome};
-use super::{CopyPass, Trouble};
+use super::{CopyPass, Pair, Trouble};
 use crate::fs::{Dir, FsError, Made, New};
 use crate::model::{Kind, Metadata, Operation, RelPath};
+use crate::pass::Run;
 
 /// Longest text of a record, in bytes: a symlink's target must be shorter than `PATH_MAX`.
 const MAX_RECORD_BYTES: usize = 4000;
@@ -123,6 +124,9 @@ impl CopyPass {
             return Ok(None);
         }
         let Some(outcome) = self.copy_any(job, source, there.is_some())? else { return Ok(None) };
+        if outcome == Outcome::HandedOut {
+            return Ok(Some(outcome)); // whoever finishes it leaves word
+        }
         match folder.link(key, job.pair.target.as_ref(), job.names.target, false) {
             Ok(()) => Ok(Some(outcome)),
             // Somebody else copied another name meanwhile: this one becomes a name of theirs in the next round.
@@ -138,6 +142,47 @@ impl CopyPass {
         }
         job.run.borrow_mut().report.totals.lost_hard_links += 1;
         Ok(outcome)
+    }
+
+    /// Leaves a file that was copied in chunks where its other names meet. False if others met there meanwhile with
+    /// what is right: the name has to join them. They are files of their own if there is no place to meet.
+    pub(super) fn meet_at(&self, pair: &Pair, name: &[u8], source: &Metadata, run: &mut Run<'_>) -> bool {
+        match self.try_meet_at(pair, name, source) {
+            Ok(met) => met,
+            Err(e) => {
+                tracing::debug!(error = %e, "a hard link cannot be kept");
+                run.report.totals.lost_hard_links += 1;
+                true
+            }
+        }
+    }
+
+    fn try_meet_at(&self, pair: &Pair, name: &[u8], source: &Metadata) -> Result<bool, FsError> {
+        let folder = self.work.folder()?;
+        let key = self.links.key(source);
+        match folder.link(&key, pair.target.as_ref(), name, false) {
+            Err(e) if e.errno == libc::EEXIST => {}
+            other => return other.map(|()| true),
+        }
+        let own = pair.target.stat(name)?;
+        let is_right = |m: &Metadata| {
+            m.size == source.size && (!self.policy.times || super::attributes::same_mtime(source, m, &self.target))
+        };
+        let others_are_right = match meeting(folder.as_ref(), &key, source.kind)? {
+            Meeting::Inode(first) if first.ino == own.ino => return Ok(true),
+            Meeting::Inode(first) => is_right(&first),
+            Meeting::Record { ino, path } => {
+                let (parent, last) = path.split_last();
+                let there = self.roots.target.open_dir(&parent).and_then(|d| d.stat(last.unwrap_or_default()));
+                there.is_ok_and(|m| m.ino == ino && is_right(&m))
+            }
+            Meeting::Nothing => false,
+        };
+        if others_are_right {
+            return Ok(false);
+        }
+        // What they met at is of an older state of the source.
+        folder.link(&key, pair.target.as_ref(), name, true).map(|()| true)
     }
 
     fn leave_record(
@@ -250,6 +295,9 @@ impl CopyPass {
             Some(outcome) => outcome,
             None => self.copy_any(job, source, true)?.unwrap_or(Outcome::Copied),
         };
+        if outcome == Outcome::HandedOut {
+            return Ok(outcome);
+        }
         match folder.link(key, job.pair.target.as_ref(), job.names.target, true) {
             Ok(()) => Ok(outcome),
             Err(e) => self.unlinkable(job, e, outcome),

@@ -6,6 +6,7 @@
 pub(super) mod attributes;
 mod entry;
 mod finish;
+mod large;
 mod links;
 mod pick;
 mod walk;
@@ -139,7 +140,8 @@ impl CopyPass {
 
     /// Removes what the job needed only while it ran.
     pub fn clear_up(&self, report: &mut Report) {
-        if let Err(e) = self.work.remove() {
+        let parts = self.work.end_parts(self.roots.target.as_ref(), report);
+        if let Err(e) = parts.and_then(|()| self.work.remove()) {
             report.totals.failed += 1;
             report.failures.push(failure(crate::fs::aside::WORK_DIR.to_vec(), e));
         }
@@ -218,16 +220,14 @@ impl Pass for CopyPass {
             Task::Finish { parent, names } => self.finish(parent, names, run),
             Task::Pick { dir, names } => self.pick(dir, names, run),
             Task::Remove { dir, names } => self.remove(dir, names, run),
-            Task::Chunk { .. } => self.fail(
-                task.directory().as_bytes().to_vec(),
-                Trouble::Target(FsError { operation: Operation::Run, errno: libc::ENOSYS }),
-                run,
-            ),
+            Task::Chunk { dir, name, part } => self.chunk(dir, name, part, run),
         }
     }
 
     fn may_finish(&self, totals: &Totals) -> Result<(), String> {
-        self.extras.as_ref().map_or(Ok(()), |extras| extras.may_finish(totals))
+        self.extras.as_ref().map_or(Ok(()), |extras| extras.may_finish(totals))?;
+        self.work.set_walked();
+        Ok(())
     }
 
     fn mark(&self) -> Result<(), FsError> {

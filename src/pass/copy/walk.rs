@@ -384,7 +384,7 @@ impl CopyPass {
         run: &mut Run<'_>,
     ) -> Result<Option<Kind>, Stopped> {
         run.report.totals.found += 1;
-        if aside::job_of(entry.name).is_some() || (path.is_root() && entry.name == aside::WORK_DIR) {
+        if aside::is_working_file(entry.name) || (path.is_root() && entry.name == aside::WORK_DIR) {
             // The source was a target once: working files are nobody's data.
             run.report.totals.filtered += 1;
             return Ok(None);

@@ -1,17 +1,22 @@
 //! The hidden directory at the target's root, and what killed jobs left behind.
 //!
 //! `.treehaul/<job>/` holds the rendezvous of hard links. A process that works on a job holds a shared lock
-//! on its folder, so a folder that can be locked exclusively belongs to a dead job.
+//! on its folder, so a folder that can be locked exclusively belongs to a dead job. `.treehaul/parts/` holds the
+//! records of large files at work; they outlive their job, so that the next one goes on with what is there.
 
-use crate::fs::aside::{WORK_DIR, job_of};
-use crate::fs::{Dir, FsError};
-use crate::model::{JobId, Operation, Totals};
+use super::large::{Claim, Record};
+use crate::fs::aside::{WORK_DIR, job_of, part_of};
+use crate::fs::{Class, Dir, Filesystem, FsError};
+use crate::model::{JobId, Operation, Report, Totals};
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Another job can take the folder away between its making and its locking so often.
 const MAX_HOLDS: u32 = 5;
+
+/// Holds the records of large files.
+const PARTS_DIR: &[u8] = b"parts";
 
 /// The working area of a job in a target.
 pub struct Work {
@@ -21,6 +26,7 @@ pub struct Work {
     dead: Mutex<HashSet<JobId>>,
     own: Mutex<Option<Own>>,
     announced: AtomicBool,
+    walked: AtomicBool,
 }
 
 struct Own {
@@ -31,7 +37,8 @@ struct Own {
 impl Work {
     /// The leader removes the folders of dead jobs.
     pub fn open(job: JobId, root: Box<dyn Dir>, leads: bool) -> Result<Self, FsError> {
-        let work = Work { job, root, dead: Mutex::default(), own: Mutex::new(None), announced: AtomicBool::new(false) };
+        let (announced, walked) = (AtomicBool::new(false), AtomicBool::new(false));
+        let work = Work { job, root, dead: Mutex::default(), own: Mutex::new(None), announced, walked };
         if leads {
             work.remove_dead()?;
         }
@@ -89,10 +96,8 @@ impl Work {
                 area.make_dir(&name)?;
             }
             let dir: Arc<dyn Dir> = Arc::from(area.open_dir(&name)?);
-            let (above, own) = (area.metadata()?, dir.metadata()?);
-            if above.uid != own.uid || (above.mode | own.mode) & 0o077 != 0 {
-                return Err(FsError { operation: Operation::OpenDirectory, errno: libc::EPERM });
-            }
+            let own = dir.metadata()?;
+            check_private(area.as_ref(), dir.as_ref())?;
             // A filesystem without locks only loses the protection between two jobs on one target.
             let lock = dir.lock(false).unwrap_or(None);
             // Another job may have taken it for dead before it was locked.
@@ -137,7 +142,7 @@ impl Work {
 
     /// Is nobody at work on another job? Its folder is gone, or not locked. Where that cannot be told it is not
     /// taken for dead.
-    fn is_dead(&self, job: JobId) -> bool {
+    pub(super) fn is_dead(&self, job: JobId) -> bool {
         let mut dead = self.dead.lock().unwrap_or_else(PoisonError::into_inner);
         if dead.contains(&job) {
             return true;
@@ -151,6 +156,118 @@ impl Work {
             dead.insert(job);
         }
         is_dead
+    }
+
+    /// The id of the job.
+    pub(super) fn job(&self) -> JobId {
+        self.job
+    }
+
+    /// Everything has been found and worked on: what no record's job needs is needed by nobody.
+    pub fn set_walked(&self) {
+        self.walked.store(true, Ordering::Relaxed);
+    }
+
+    /// The folder of all records. Nobody else may have prepared it: what lies there is trusted.
+    fn parts(&self, make: bool) -> Result<Box<dyn Dir>, FsError> {
+        if make {
+            self.folder()?;
+        }
+        let area = self.root.open_dir(WORK_DIR)?;
+        if make {
+            area.make_dir(PARTS_DIR)?;
+        }
+        let parts = area.open_dir(PARTS_DIR)?;
+        check_private(area.as_ref(), parts.as_ref())?;
+        Ok(parts)
+    }
+
+    /// The record of a large file at work.
+    ///
+    /// # Errors
+    /// `ENOENT` if there is none and none shall be made.
+    pub(super) fn record(&self, key: u128, make: bool) -> Result<Record, FsError> {
+        let parts = self.parts(make)?;
+        let name = record_name(key);
+        if make {
+            parts.make_dir(&name)?;
+        }
+        let dir = parts.open_dir(&name)?;
+        check_private(parts.as_ref(), dir.as_ref())?;
+        Ok(Record::new(self.job, dir))
+    }
+
+    /// Removes a record that nothing is in any more. False if something is.
+    pub(super) fn remove_record(&self, key: u128) -> Result<bool, FsError> {
+        match self.parts(false)?.remove_empty_dir(&record_name(key)) {
+            Err(e) if e.is_absent() => Ok(true),
+            other => other,
+        }
+    }
+
+    /// At the end of the walk: what this job began and could not end has failed, and stays for the next one; what
+    /// only dead jobs claim is removed with its data.
+    pub(super) fn end_parts(&self, target: &dyn Filesystem, report: &mut Report) -> Result<(), FsError> {
+        let parts = match self.parts(false) {
+            Ok(parts) => parts,
+            Err(e) if e.is_absent() => return Ok(()),
+            Err(e) => return Err(e),
+        };
+        if self.walked.load(Ordering::Relaxed) {
+            self.end_records(parts.as_ref(), target, report)?;
+        }
+        // What is in it is the next job's start.
+        absent_is_fine(self.root.open_dir(WORK_DIR)?.remove_empty_dir(PARTS_DIR).map(drop))
+    }
+
+    fn end_records(&self, parts: &dyn Dir, target: &dyn Filesystem, report: &mut Report) -> Result<(), FsError> {
+        let mut keys = Vec::new();
+        parts.list(&mut |e| {
+            keys.extend(std::str::from_utf8(e.name).ok().and_then(|text| u128::from_str_radix(text, 16).ok()));
+        })?;
+        for key in keys {
+            let record = match self.record(key, false) {
+                Ok(record) => record,
+                Err(e) if e.is_absent() => continue,
+                Err(e) => return Err(e),
+            };
+            if let Some(claim) = record.claim()? {
+                fail_unfinished(&record, &claim, report)?;
+                continue;
+            }
+            let claims = record.other_claims()?;
+            if claims.iter().all(|(job, _)| self.is_dead(*job)) {
+                for claim in claims.into_iter().filter_map(|(_, claim)| claim) {
+                    remove_part(target, &claim, &mut report.totals)?;
+                }
+                absent_is_fine(parts.remove(&record_name(key)))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Does a record's claim name this part file?
+    fn is_claimed(&self, key: u128, part: &[u8]) -> Result<bool, FsError> {
+        let record = match self.record(key, false) {
+            Ok(record) => record,
+            Err(e) if e.is_absent() => return Ok(false),
+            Err(e) => return Err(e),
+        };
+        if record.claim()?.is_some_and(|claim| claim.part == part) {
+            return Ok(true);
+        }
+        Ok(record.other_claims()?.iter().any(|(_, claim)| claim.as_ref().is_none_or(|c| c.part == part)))
+    }
+
+    /// Is it a working file that nobody needs?
+    fn is_leftover(&self, name: &[u8], own: bool) -> bool {
+        let is_over = |job: JobId| if job == self.job { own } else { self.is_dead(job) };
+        match (job_of(name), part_of(name)) {
+            (Some(job), _) => is_over(job),
+            // Where it cannot be told, it stays.
+            (None, Some((key, job))) => is_over(job) && !self.is_claimed(key, name).unwrap_or(true),
+            (None, None) => false,
+        }
     }
 
     /// Removes working files in `dir` of jobs that are dead; with `own` also this job's, which is right only
@@ -172,9 +289,7 @@ impl Work {
         dir.list(&mut |e| {
             each(e.name);
             others += 1;
-            if let Some(job) = job_of(e.name)
-                && if job == self.job { own } else { self.is_dead(job) }
-            {
+            if self.is_leftover(e.name, own) {
                 leftovers.push(e.name.to_vec());
             }
         })?;
@@ -187,7 +302,57 @@ impl Work {
     }
 }
 
-fn absent_is_fine(done: Result<(), FsError>) -> Result<(), FsError> {
+fn record_name(key: u128) -> Vec<u8> {
+    format!("{key:032x}").into_bytes()
+}
+
+/// Is a directory this user's alone, as the one above it?
+fn check_private(above: &dyn Dir, dir: &dyn Dir) -> Result<(), FsError> {
+    let (above, own) = (above.metadata()?, dir.metadata()?);
+    if above.uid != own.uid || (above.mode | own.mode) & 0o077 != 0 {
+        return Err(FsError { operation: Operation::OpenDirectory, errno: libc::EPERM });
+    }
+    Ok(())
+}
+
+/// Lists a large file that was not finished, and the names that waited for it, among the failures.
+fn fail_unfinished(record: &Record, claim: &Claim, report: &mut Report) -> Result<(), FsError> {
+    let e = record.failure().unwrap_or(FsError { operation: Operation::Run, errno: libc::EIO });
+    let waiting = record.waiting()?;
+    for path in std::iter::once(&claim.path).chain(waiting.iter().map(|(_, path)| path)) {
+        report.totals.failed += 1;
+        report.failures.push(super::failure(path.as_bytes().to_vec(), e));
+    }
+    Ok(())
+}
+
+/// Removes the data of a large file that nobody works on.
+fn remove_part(target: &dyn Filesystem, claim: &Claim, totals: &mut Totals) -> Result<(), FsError> {
+    let dir = match target.open_dir(&claim.path.split_last().0) {
+        Ok(dir) => dir,
+        // A directory that was moved or removed took it along.
+        Err(e) if matches!(e.class(), Class::Vanished | Class::OtherKind) => return Ok(()),
+        Err(e) => return Err(e),
+    };
+    totals.leftovers_removed += u64::from(remove_quietly(dir.as_ref(), &claim.part)?);
+    Ok(())
+}
+
+/// Removes a working file from a directory that nobody may look at again in this job, so its times must stay as they
+/// are. False if there is none.
+pub(super) fn remove_quietly(dir: &dyn Dir, name: &[u8]) -> Result<bool, FsError> {
+    let before = dir.metadata()?;
+    match dir.remove(name) {
+        Ok(()) => {}
+        Err(e) if e.is_absent() => return Ok(false),
+        Err(e) => return Err(e),
+    }
+    // Who does not own the directory cannot.
+    let _ = dir.edit_self().and_then(|dir| dir.set_times(before.atime, before.mtime));
+    Ok(true)
+}
+
+pub(super) fn absent_is_fine(done: Result<(), FsError>) -> Result<(), FsError> {
     match done {
         Err(e) if e.is_absent() => Ok(()),
         other => other,

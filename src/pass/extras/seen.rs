@@ -14,7 +14,7 @@ const MAX_NAMES: usize = 128 << 10;
 
 /// Is it a working file of some job, or the hidden directory? Those are nobody's data.
 pub fn is_ours(dir: &RelPath, name: &[u8]) -> bool {
-    aside::job_of(name).is_some() || (dir.is_root() && name == aside::WORK_DIR)
+    aside::is_working_file(name) || (dir.is_root() && name == aside::WORK_DIR)
 }
 
 /// Names of a directory while it is listed.
@@ -35,7 +35,7 @@ impl SeenNames {
 
     /// Adds a name; working files are left out.
     pub fn add(&mut self, name: &[u8]) {
-        if aside::job_of(name).is_some() || self.in_root && name == aside::WORK_DIR {
+        if aside::is_working_file(name) || self.in_root && name == aside::WORK_DIR {
             return;
         }
         let hash = hash(name);

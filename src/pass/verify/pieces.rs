@@ -21,7 +21,7 @@ impl Large {
     pub fn of(pair: &Pair, name: &[u8], look: &Look, scope: Scope) -> Self {
         let Metadata { size, mtime, ctime, ino, .. } = look.metadata;
         let count = size.div_ceil(PIECE_BYTES);
-        let part = Part { size, mtime, ctime, ino, chunk_bytes: PIECE_BYTES, first: 0, count, tries: 0 };
+        let part = Part { key: 0, number: 0, size, mtime, ctime, ino, first: 0, count };
         Large(task(&pair.path, name, scope, part))
     }
 

@@ -230,14 +230,14 @@ impl VerifyPass {
 
     fn takes(&self, name: &[u8], kind: Kind, route: &Route<'_, '_, '_>) -> bool {
         let path = &route.pair.path;
-        let is_ours = aside::job_of(name).is_some() || (path.is_root() && name == aside::WORK_DIR);
+        let is_ours = aside::is_working_file(name) || (path.is_root() && name == aside::WORK_DIR);
         !is_ours && check_name(name).is_ok() && self.matcher.takes(path, name, kind)
     }
 
     /// Posts a name of the tree that is listed; in another scope it may be in both.
     fn route(&self, scope: Scope, half: Half, name: &[u8], kind: Option<Kind>, route: &mut Route<'_, '_, '_>) {
         let pair = route.pair;
-        if route.stopped.is_err() || aside::job_of(name).is_some() || (pair.path.is_root() && name == aside::WORK_DIR) {
+        if route.stopped.is_err() || aside::is_working_file(name) || (pair.path.is_root() && name == aside::WORK_DIR) {
             return;
         }
         let totals = &mut route.run.report.totals;

@@ -1,0 +1,77 @@
+//! A large file whose chunks are all there: attributes, checked close, a last look at the source, its name.
+
+use super::super::attributes::{Wanted, apply_part, reads_xattrs, wanted};
+use super::super::entry::{End, Outcome, count_kind, marked};
+use super::super::{CopyPass, Trouble};
+use super::chunk::{Flow, no_lock};
+use super::{Chunked, LOCK_PATIENCE};
+use crate::fs::{PartFile, SourceFile, Xattrs};
+use crate::model::Metadata;
+use crate::pass::Run;
+
+impl CopyPass {
+    /// Finalises a file under the lock on all of it, which waits for every writer and keeps late ones out.
+    pub(super) fn finalise(
+        &self,
+        at: &Chunked<'_>,
+        source: &dyn SourceFile,
+        file: &dyn PartFile,
+        run: &mut Run<'_>,
+    ) -> Result<Flow, End> {
+        let _lock = match file.lock(0, 0, LOCK_PATIENCE) {
+            Ok(Some(lock)) => Some(lock),
+            Ok(None) => return Ok(Flow::Lost),
+            Err(e) => no_lock(e),
+        };
+        if !self.is_current(at)? {
+            return Ok(Flow::Over);
+        }
+        if (at.record.marked(at.claim.number).map_err(Trouble::Target)?.len() as u64) < at.chunks() {
+            return Ok(Flow::On);
+        }
+        let before = source.metadata().map_err(Trouble::Source)?;
+        if at.is_steady() && !at.part.is_of(&before) {
+            return Ok(Flow::Changed);
+        }
+        self.dress(at, source, file, &before, run)?;
+        file.seal().map_err(Trouble::Target)?;
+        if at.is_steady() && !before.same_moment(&source.metadata().map_err(Trouble::Source)?) {
+            return Ok(Flow::Changed);
+        }
+        file.publish(at.name).map_err(Trouble::Target)?;
+        self.settle(at, &before, run)?;
+        Ok(Flow::On)
+    }
+
+    fn dress(
+        &self,
+        at: &Chunked<'_>,
+        source: &dyn SourceFile,
+        file: &dyn PartFile,
+        before: &Metadata,
+        run: &mut Run<'_>,
+    ) -> Result<(), Trouble> {
+        let metadata = if at.is_steady() { *before } else { marked(*before) };
+        let xattrs = if reads_xattrs(&self.policy) { source.xattrs().map_err(Trouble::Source)? } else { Xattrs::new() };
+        let (metadata, xattrs) = wanted(metadata, xattrs, &self.policy);
+        let want = Wanted { metadata: &metadata, xattrs: &xattrs };
+        let have = file.metadata().map_err(Trouble::Target)?;
+        let totals = &mut run.report.totals;
+        apply_part(file, &have, &want, &self.policy, &self.target, totals)
+    }
+
+    /// After a file was published: its other names find it, whoever takes the claim back counts it, and the record goes.
+    pub(super) fn settle(&self, at: &Chunked<'_>, source: &Metadata, run: &mut Run<'_>) -> Result<(), End> {
+        let is_linked = source.nlink > 1 && self.policy.hard_links;
+        let met = !is_linked || self.meet_at(at.pair, at.name, source, run);
+        if !met {
+            self.post_again(&at.claim.path, run)?;
+        }
+        if at.record.drop_claim().map_err(Trouble::Target)? && met {
+            let outcome = if at.is_steady() { Outcome::Copied } else { Outcome::ChangedWhileCopying };
+            outcome.count(&mut run.report.totals);
+            count_kind(&mut run.report.totals, source);
+        }
+        self.release(at.part.key, at.record, at.claim.number, run)
+    }
+}
