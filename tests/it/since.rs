@@ -4,6 +4,7 @@ use crate::support::*;
 use std::fs;
 use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Now, as the option takes it, surely after everything that was done before and before everything that is done
 /// after: the kernel stamps files with the time of its last tick.
@@ -38,6 +39,9 @@ fn copy_since(source: &Path, target: &Path, since: &str) -> Ran {
     ran
 }
 
+/// So that no name is made twice.
+static NAMES: AtomicU64 = AtomicU64::new(0);
+
 /// Changes of every sort that people make between two passes, anywhere in the tree.
 fn change(source: &Path, r: &mut Random) {
     let all = sh(&format!("cd {} && find . -mindepth 1 -print0 | sort -z | tr '\\0' '\\001'", q(source)));
@@ -50,8 +54,9 @@ fn change(source: &Path, r: &mut Random) {
     let is_dir = |p: &Path| p.symlink_metadata().is_ok_and(|m| m.is_dir());
     let is_file = |p: &Path| p.symlink_metadata().is_ok_and(|m| m.is_file() && m.len() < 1 << 20);
     for round in 0..6 {
+        let unique = NAMES.fetch_add(1, Ordering::Relaxed);
         let (Some(file), Some(dir), Some(other)) = (pick(&is_file), pick(&is_dir), pick(&is_dir)) else { continue };
-        let fresh = format!("new {round}");
+        let fresh = format!("new {round} {:x}", unique);
         match round {
             0 => fs::write(&file, "other contents").unwrap(),
             // With its times put back: only the change time tells.
