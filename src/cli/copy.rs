@@ -20,14 +20,14 @@ pub struct CopyArgs {
     #[command(flatten)]
     fidelity: FidelityArgs,
     #[command(flatten)]
-    filter: FilterArgs,
-    #[command(flatten)]
     load: LoadArgs,
     #[command(flatten)]
     since: SinceArgs,
     /// Change nothing; print what would be done, a line an entry
     #[arg(short = 'n', long)]
     dry_run: bool,
+    #[command(flatten)]
+    filter: FilterArgs,
 }
 
 /// Runs the command.

@@ -91,12 +91,12 @@ pub struct DeleteCommandArgs {
     #[command(flatten)]
     delete: DeleteArgs,
     #[command(flatten)]
-    filter: FilterArgs,
-    #[command(flatten)]
     load: LoadArgs,
     /// Remove nothing, only say what would be removed
     #[arg(short = 'n', long)]
     dry_run: bool,
+    #[command(flatten)]
+    filter: FilterArgs,
 }
 
 /// Runs the command.

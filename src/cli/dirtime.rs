@@ -15,9 +15,9 @@ pub struct DirtimeArgs {
     #[command(flatten)]
     fidelity: FidelityArgs,
     #[command(flatten)]
-    filter: FilterArgs,
-    #[command(flatten)]
     load: LoadArgs,
+    #[command(flatten)]
+    filter: FilterArgs,
 }
 
 /// Runs the command.

@@ -100,7 +100,7 @@ fn table(rows: &[Row], worst: Verdict, coloured: bool) -> String {
 fn line(row: &Row, coloured: bool) -> String {
     let (word, colour) = match row.verdict {
         Verdict::Ok => ("ok", 32),
-        Verdict::Unknown => ("unknown", 2),
+        Verdict::Unknown => ("open", 2),
         Verdict::Note => ("note", 36),
         Verdict::Lost => ("lost", 33),
         Verdict::Fails => ("fails", 31),

@@ -9,7 +9,7 @@ use clap::Args;
 /// What a node may use of the two filesystems and of its disks.
 #[derive(Debug, Args)]
 pub struct LoadArgs {
-    /// Move at most so many bytes of data a second on each node: 500K, 10M, 1.5G (binary), or plain bytes
+    /// Move at most so many bytes of data a second on each node: 500K, 10M, 2G (binary), or plain bytes
     #[arg(long, value_name = "SIZE", value_parser = parse_rate)]
     bwlimit: Option<u64>,
     /// At most so many operations a second on each node, both filesystems together

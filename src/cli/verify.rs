@@ -24,9 +24,9 @@ pub struct VerifyArgs {
     #[command(flatten)]
     fidelity: FidelityArgs,
     #[command(flatten)]
-    filter: FilterArgs,
-    #[command(flatten)]
     load: LoadArgs,
+    #[command(flatten)]
+    filter: FilterArgs,
 }
 
 /// What is compared beyond attributes, and how.

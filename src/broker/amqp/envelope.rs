@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 /// Every message starts with it.
 const MAGIC: [u8; 2] = *b"th";
 /// Raised with every change that an older worker would misread.
-pub(super) const WIRE_VERSION: u8 = 1;
+pub(super) const WIRE_VERSION: u8 = 2;
 
 /// A value that travels as a message of its own kind.
 pub(super) trait Payload: Serialize + DeserializeOwned {
