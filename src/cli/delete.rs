@@ -108,11 +108,7 @@ pub fn run(args: DeleteCommandArgs) -> ExitCode {
         let (delete, limits) = (Some(delete.policy()?), load.limits());
         let mut policy = Policy { delete, limits, dry_run, ..Policy::default() };
         filter.apply(&mut policy)?;
-        anyhow::ensure!(
-            filter.files_from()?.is_none(),
-            "--files-from names what is to be copied; it cannot say what is to be removed"
-        );
-        Ok(Order::new("delete", policy))
+        Ok(Order { files: filter.files_from()?, ..Order::new("delete", policy) })
     })
 }
 

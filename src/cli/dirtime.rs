@@ -29,10 +29,6 @@ pub fn run(args: DirtimeArgs) -> ExitCode {
         let mut policy = Policy { limits: load.limits(), ..Policy::default() };
         fidelity.apply(&mut policy);
         filter.apply(&mut policy)?;
-        anyhow::ensure!(
-            filter.files_from()?.is_none(),
-            "--files-from names what is to be copied; give filters to choose directories"
-        );
-        Ok(Order::new("dirtime", policy))
+        Ok(Order { files: filter.files_from()?, ..Order::new("dirtime", policy) })
     })
 }

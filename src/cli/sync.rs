@@ -52,11 +52,6 @@ pub fn run(args: SyncArgs) -> ExitCode {
         fidelity.apply(&mut policy);
         filter.apply(&mut policy)?;
         policy.delete = delete.then(|| removal.policy()).transpose()?;
-        let files = filter.files_from()?;
-        anyhow::ensure!(
-            !delete || files.is_none(),
-            "--files-from names what is to be copied; it cannot say what is to be removed: leave --delete out"
-        );
-        Ok(Order { files, since: Some(since), ..Order::new("sync", policy) })
+        Ok(Order { files: filter.files_from()?, since: Some(since), ..Order::new("sync", policy) })
     })
 }

@@ -94,11 +94,7 @@ pub fn run(args: VerifyArgs) -> ExitCode {
         policy.verify.granularity_ns = what.modify_window.unwrap_or(1);
         policy.verify.salt = salt()?;
         filter.apply(&mut policy)?;
-        anyhow::ensure!(
-            filter.files_from()?.is_none(),
-            "--files-from names what is to be copied; give filters to choose what is verified"
-        );
-        Ok(Order::new("verify", policy))
+        Ok(Order { files: filter.files_from()?, ..Order::new("verify", policy) })
     };
     job.run_and(order, |f, tell| say(f, tell, destination.as_ref()))
 }

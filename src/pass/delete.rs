@@ -122,7 +122,7 @@ impl DeletePass {
         }
         let mut shared = Names::default();
         let found = self.extras.find(place, &seen.seal(), None, run, &mut |name, kind, run| {
-            self.keep(place, name, kind, &mut shared, run)
+            self.keep(place.path, name, kind, &mut shared, run)
         })?;
         if !shared.is_empty() {
             run.ticket.post(Task::Dirs { parent: place.path.clone(), names: shared })?;
@@ -143,10 +143,35 @@ impl DeletePass {
         Ok(self.matcher.enters(place.path) && !elsewhere)
     }
 
+    /// Entries that were named, and everything in those that are directories.
+    fn pick(&self, dir: &RelPath, names: &Names, run: &mut Run<'_>) -> Result<(), Stopped> {
+        if !self.matcher.takes_with_parents(dir) {
+            run.report.totals.found += names.len() as u64;
+            run.report.totals.filtered += names.len() as u64;
+            return Ok(());
+        }
+        let source = match self.roots.source.open_dir(dir) {
+            Ok(source) => Some(source),
+            Err(e) if e.is_absent() => None,
+            // Something else is in its place: a copy sees to that.
+            Err(e) if e.class() == Class::OtherKind => return Ok(()),
+            Err(e) => {
+                run.report.totals.found += names.len() as u64;
+                names.iter().for_each(|(_, name)| settle(dir.display_join(name), Err(sourced(e)), run));
+                return Ok(());
+            }
+        };
+        let mut shared = Names::default();
+        self.extras.find_named(dir, source.as_deref(), names, run, &mut |name, kind, run| {
+            self.keep(dir, name, kind, &mut shared, run)
+        })?;
+        if shared.is_empty() { Ok(()) } else { run.ticket.post(Task::Dirs { parent: dir.clone(), names: shared }) }
+    }
+
     /// An entry that the source has. Directories are counted when they have been compared.
     fn keep(
         &self,
-        place: Place<'_>,
+        dir: &RelPath,
         name: &[u8],
         kind: Kind,
         shared: &mut Names,
@@ -154,12 +179,12 @@ impl DeletePass {
     ) -> Result<(), Stopped> {
         let totals = &mut run.report.totals;
         totals.found += 1;
-        if !self.matcher.takes(place.path, name, kind) {
+        if !self.matcher.takes(dir, name, kind) {
             totals.filtered += 1;
         } else if kind == Kind::Directory {
             let _ = shared.push(0, name); // was checked before
             if shared.len() >= GROUP {
-                return run.ticket.post(Task::Dirs { parent: place.path.clone(), names: std::mem::take(shared) });
+                return run.ticket.post(Task::Dirs { parent: dir.clone(), names: std::mem::take(shared) });
             }
         } else {
             totals.unchanged += 1;
@@ -220,7 +245,8 @@ impl Pass for DeletePass {
         match task {
             Task::Dirs { parent, names } => self.dirs(parent, names, run),
             Task::Remove { dir, names } => self.extras.remove(dir, names, run).map(drop),
-            Task::Pick { .. } | Task::Batch { .. } | Task::Chunk { .. } | Task::Finish { .. } => {
+            Task::Pick { dir, names } => self.pick(dir, names, run),
+            Task::Batch { .. } | Task::Chunk { .. } | Task::Finish { .. } => {
                 let error = FsError { operation: Operation::Run, errno: libc::ENOSYS };
                 run.report.totals.failed += 1;
                 run.report.failures.push(super::copy::failure(task.directory().as_bytes().to_vec(), error));

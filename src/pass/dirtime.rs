@@ -94,6 +94,26 @@ impl DirtimePass {
         }
     }
 
+    /// Directories that were named, and all below them.
+    fn pick(&self, dir: &RelPath, names: &Names, run: &mut Run<'_>) -> Result<(), Stopped> {
+        if !self.matcher.takes_with_parents(dir) {
+            return Ok(());
+        }
+        let source = match self.roots.source.open_dir(dir) {
+            Ok(source) => source,
+            Err(e) => {
+                run.report.totals.found += names.len() as u64;
+                names.iter().for_each(|(_, name)| fail(dir.display_join(name), Trouble::Source(e), run));
+                return Ok(());
+            }
+        };
+        let mut dirs = Names::default();
+        for (_, name) in names.iter() {
+            self.route(dir, name, source.stat(name).map(|m| m.kind), &mut dirs, run)?;
+        }
+        if dirs.is_empty() { Ok(()) } else { run.ticket.post(Task::Dirs { parent: dir.clone(), names: dirs }) }
+    }
+
     /// Posts the directories in one of the source.
     fn list(&self, path: &RelPath, source: &dyn Dir, run: &mut Run<'_>) -> Result<(), Stopped> {
         match self.is_entered(path, source) {
@@ -185,12 +205,15 @@ fn below_failed(path: &RelPath, error: FsError, run: &mut Run<'_>) {
 
 impl Pass for DirtimePass {
     fn run(&self, task: &Task, run: &mut Run<'_>) -> Result<(), Stopped> {
-        if let Task::Dirs { parent, names } = task {
-            return self.walk(parent, names, run);
+        match task {
+            Task::Dirs { parent, names } => self.walk(parent, names, run),
+            Task::Pick { dir, names } => self.pick(dir, names, run),
+            _ => {
+                let error = FsError { operation: Operation::Run, errno: libc::ENOSYS };
+                fail(task.directory().as_bytes().to_vec(), Trouble::Target(error), run);
+                Ok(())
+            }
         }
-        let error = FsError { operation: Operation::Run, errno: libc::ENOSYS };
-        fail(task.directory().as_bytes().to_vec(), Trouble::Target(error), run);
-        Ok(())
     }
 
     fn mark(&self) -> Result<(), FsError> {

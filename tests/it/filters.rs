@@ -338,3 +338,43 @@ fn a_list_of_several_tasks_is_copied_whole() {
     copy_with(&source, &target, &[format!("--files-from={}", s.join("list").display())]);
     assert_identical(&source, &target);
 }
+
+#[test]
+fn a_list_of_paths_says_what_every_pass_looks_at() {
+    let s = Scratch::new();
+    let (source, target, list) = (s.join("src"), s.join("dst"), s.join("list"));
+    for dir in ["a/in", "b"] {
+        fs::create_dir_all(source.join(dir)).unwrap();
+        fs::write(source.join(dir).join("f"), "x").unwrap();
+    }
+    copy_ok(&source, &target);
+    for extra in ["a/in/more", "a/more", "b/more"] {
+        fs::write(target.join(extra), "too much").unwrap();
+    }
+    fs::create_dir_all(target.join("c/d")).unwrap();
+    fs::write(target.join("c/d/more"), "too much").unwrap();
+    fs::write(source.join("b/g"), "not named").unwrap();
+    fs::write(&list, "a/in\nb/more\nc\nb/f\n").unwrap();
+    let with_list = |pass: &[&str]| {
+        let ran = run(treehaul().args(pass).args(["--json", "--files-from"]).arg(&list).args([&source, &target]));
+        (ran.code, ran)
+    };
+    let (code, seen) = with_list(&["verify"]);
+    assert_eq!((code, seen.total("different")), (1, 6), "{}", seen.stdout); // a/in too: its time
+    let (code, gone) = with_list(&["delete"]);
+    assert_eq!((code, gone.total("deleted")), (0, 5), "{}{}", gone.stdout, gone.stderr);
+    let there = |path: &str| target.join(path).exists();
+    let named = ["a/in/more", "b/more", "c"].map(there);
+    assert_eq!((named, there("a/more"), there("a/in/f"), there("b/f")), ([false; 3], true, true, true));
+    assert_eq!(with_list(&["dirtime"]).0, 0);
+    let (code, same) = with_list(&["verify"]);
+    assert_eq!((code, same.total("same")), (0, 3), "{}", same.stdout);
+    fs::write(target.join("b/more"), "too much again").unwrap();
+    let (code, synced) = with_list(&["sync", "--delete"]);
+    assert_eq!(
+        (code, synced.total("deleted"), there("b/more"), there("b/g")),
+        (0, 1, false, false),
+        "{}",
+        synced.stdout
+    );
+}

@@ -19,6 +19,11 @@ impl CopyPass {
             run.report.totals.filtered += names.len() as u64;
             return Ok(());
         }
+        let wanted = match self.pick_extras(dir, names, run)? {
+            Some(wanted) => wanted,
+            None => return Ok(()),
+        };
+        let names = wanted.as_ref().unwrap_or(names);
         let pair = match self.open_pair_making(dir, run)? {
             Ok(pair) => pair,
             Err(trouble) => {
@@ -44,6 +49,25 @@ impl CopyPass {
         }
         out.post_all(run)?;
         if out.changed() { self.finish_later(dir, true, run) } else { Ok(()) }
+    }
+
+    /// Where what only the target has goes: the names that the source does have; none if it has none of them.
+    /// The inner none stands for all, where nothing goes.
+    fn pick_extras(&self, dir: &RelPath, names: &Names, run: &mut Run<'_>) -> Result<Option<Option<Names>>, Stopped> {
+        let Some(extras) = &self.extras else { return Ok(Some(None)) };
+        let source = match self.roots.source.open_dir(dir) {
+            Ok(source) => Some(source),
+            Err(e) if e.is_absent() => None,
+            Err(_) => return Ok(Some(None)), // is met again, and reported
+        };
+        extras.find_named(dir, source.as_deref(), names, run, &mut |_, _, _| Ok(()))?;
+        let mut here = Names::default();
+        for (bits, name) in names.iter() {
+            if source.as_ref().is_some_and(|s| !s.stat(name).is_err_and(|e| e.is_absent())) {
+                let _ = here.push(bits, name); // was checked when it got here
+            }
+        }
+        Ok((!here.is_empty()).then_some(Some(here)))
     }
 
     /// Somebody named it, so it is missed: unlike an entry that was listed and is gone.

@@ -1,9 +1,9 @@
 //! Finding what only the target has, entry by entry, and counting it.
 
-use super::seen::{SealedNames, is_ours};
+use super::seen::{SealedNames, SeenNames, is_ours};
 use super::{Extras, fail};
 use crate::broker::Stopped;
-use crate::fs::{Dir, FsError};
+use crate::fs::{Class, Dir, FsError};
 use crate::model::task::{Entry, MAX_TASK_ENTRIES, Names, tag};
 use crate::model::{Finding, Kind, Operation, RelPath, Task, check_name};
 use crate::pass::Run;
@@ -132,6 +132,39 @@ impl Extras {
         }
         out.post_all(run)?;
         Ok(Found { working_files: met.working_files })
+    }
+
+    /// As [`find`](Extras::find), for entries that were named instead of listed. `source` is none if the source lacks
+    /// the directory.
+    ///
+    /// # Errors
+    /// As [`find`](Extras::find).
+    pub fn find_named(
+        &self,
+        path: &RelPath,
+        source: Option<&dyn Dir>,
+        wanted: &Names,
+        run: &mut Run<'_>,
+        kept: &mut Kept<'_>,
+    ) -> Result<(), Stopped> {
+        let target = match self.roots.target.open_dir(path) {
+            Ok(target) => target,
+            // There is nothing that could be too much.
+            Err(e) if matches!(e.class(), Class::Vanished | Class::OtherKind) => return Ok(()),
+            Err(e) => {
+                run.report.totals.found += wanted.len() as u64;
+                wanted.iter().for_each(|(_, name)| fail(path.display_join(name), e, run));
+                return Ok(());
+            }
+        };
+        let none = SeenNames::of(path).seal();
+        let side = Side { source: source.map(|source| (source, &none)), target: target.as_ref() };
+        let mut out = Outbox::new(path);
+        for (_, name) in wanted.iter().filter(|(_, name)| !is_ours(path, name)) {
+            run.report.totals.target_found += 1;
+            self.look(&side, &Entry { name, kind: None, metadata: None }, &mut out, run, kept)?;
+        }
+        out.post_all(run)
     }
 
     /// Is this directory of the target this job's business? Not the trash, and not the source, bound in by a mount.

@@ -227,7 +227,8 @@ impl Pass for VerifyPass {
             Task::Dirs { parent, names } => self.walk(parent, names, run),
             Task::Batch { dir, entries, tag } => self.batch(dir, entries, self.scope(*tag), run),
             Task::Chunk { dir, name, part } => self.pieces(dir, name, part, run),
-            Task::Pick { .. } | Task::Finish { .. } | Task::Remove { .. } => {
+            Task::Pick { dir, names } => self.pick(dir, names, run),
+            Task::Finish { .. } | Task::Remove { .. } => {
                 let error = FsError { operation: Operation::Run, errno: libc::ENOSYS };
                 self.fail(task.directory().as_bytes().to_vec(), Trouble { half: Half::Target, error }, run);
                 Ok(())

@@ -56,6 +56,23 @@ impl Route<'_, '_, '_> {
 
 const UNSURE: Scope = Scope(tag::EXTRA | tag::UNSURE);
 
+/// Has entries of a directory routed, and posts them.
+fn routed<T>(pair: &Pair, run: &mut Run<'_>, each: impl FnOnce(&mut Route<'_, '_, '_>) -> T) -> Result<T, Stopped> {
+    let scopes = [
+        Scope::BOTH,
+        Scope::SOURCE,
+        Scope::TARGET,
+        UNSURE,
+        Scope::SOURCE.with(tag::COUNTED),
+        Scope::TARGET.with(tag::COUNTED),
+    ];
+    let boxes = scopes.map(|scope| Outbox { scope, dirs: Names::default(), entries: Entries::default() });
+    let mut route = Route { pair, boxes, run, stopped: Ok(()) };
+    let done = each(&mut route);
+    scopes.into_iter().for_each(|scope| route.flush(scope));
+    route.stopped.map(|()| done)
+}
+
 impl VerifyPass {
     /// Lists sibling directories one after the other; what is left goes back when another actor has nothing to do.
     pub(super) fn walk(&self, parent: &RelPath, names: &Names, run: &mut Run<'_>) -> Result<(), Stopped> {
@@ -154,19 +171,58 @@ impl VerifyPass {
     /// Lists a directory in the trees that have it and posts what is in it.
     fn list(&self, pair: &Pair, run: &mut Run<'_>) -> Result<Result<(), Trouble>, Stopped> {
         let below = pair.scope.below();
-        let scopes = [
-            Scope::BOTH,
-            Scope::SOURCE,
-            Scope::TARGET,
-            UNSURE,
-            Scope::SOURCE.with(tag::COUNTED),
-            Scope::TARGET.with(tag::COUNTED),
-        ];
-        let boxes = scopes.map(|scope| Outbox { scope, dirs: Names::default(), entries: Entries::default() });
-        let mut route = Route { pair, boxes, run, stopped: Ok(()) };
-        let listed = if below.is_both() { self.list_both(&mut route) } else { self.list_one_side(below, &mut route) };
-        scopes.into_iter().for_each(|scope| route.flush(scope));
-        route.stopped.map(|()| listed)
+        routed(
+            pair,
+            run,
+            |route| {
+                if below.is_both() { self.list_both(route) } else { self.list_one_side(below, route) }
+            },
+        )
+    }
+
+    /// Entries that were named, and everything in those that are directories.
+    pub(super) fn pick(&self, dir: &RelPath, names: &Names, run: &mut Run<'_>) -> Result<(), Stopped> {
+        if !self.matcher.takes_with_parents(dir) {
+            run.report.totals.found += names.len() as u64;
+            run.report.totals.filtered += names.len() as u64;
+            return Ok(());
+        }
+        let open = |half: Half| match self.roots[half as usize].open_dir(dir) {
+            Ok(dir) => Ok(Some(dir)),
+            Err(e) if matches!(e.class(), Class::Vanished | Class::OtherKind) => Ok(None),
+            Err(e) => Err(Trouble::new(half)(e)),
+        };
+        let pair = match open(Half::Source).and_then(|source| Ok([source, open(Half::Target)?])) {
+            Ok(dirs) => Pair { path: dir.clone(), dirs, scope: Scope::BOTH },
+            Err(trouble) => {
+                run.report.totals.found += names.len() as u64;
+                names.iter().for_each(|(_, name)| self.fail(dir.display_join(name), trouble, run));
+                return Ok(());
+            }
+        };
+        routed(&pair, run, |route| names.iter().for_each(|(_, name)| self.pick_one(name, route)))
+    }
+
+    fn pick_one(&self, name: &[u8], route: &mut Route<'_, '_, '_>) {
+        let pair = route.pair;
+        let stat = |half: Half| match pair.dir(half).map(|dir| dir.stat(name)) {
+            Some(Ok(m)) => Ok(Some(m.kind)),
+            Some(Err(e)) if !e.is_absent() => Err(Trouble::new(half)(e)),
+            _ => Ok(None),
+        };
+        match stat(Half::Source).and_then(|source| Ok((source, stat(Half::Target)?))) {
+            Ok((Some(source), Some(target))) => self.route_pair(name, [Some(source), Some(target)], route),
+            Ok((Some(kind), None)) => self.route(Scope::SOURCE, Half::Source, name, Some(kind), route),
+            Ok((None, Some(kind))) => self.route(Scope::TARGET, Half::Target, name, Some(kind), route),
+            Ok((None, None)) => {
+                route.run.report.totals.found += 1;
+                route.run.report.totals.vanished += 1;
+            }
+            Err(trouble) => {
+                route.run.report.totals.found += 1;
+                self.fail(pair.path.display_join(name), trouble, route.run);
+            }
+        }
     }
 
     fn list_one_side(&self, scope: Scope, route: &mut Route<'_, '_, '_>) -> Result<(), Trouble> {
