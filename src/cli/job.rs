@@ -245,6 +245,7 @@ fn try_run(
     let report = args.report.as_deref().map(ReportFile::open).transpose()?;
     let (ready, notes) = ready(roots, order, broker.as_ref())?;
     let Ready { spec, row, prepared, first, list } = ready;
+    let named = list.is_some();
     let (sink, report) = report.map_or_else(|| Ok(ReportFile::none()), ReportFile::into_sink)?;
     let (sink, lines) = if spec.policy.dry_run && !args.json && !args.quiet {
         let (sink, lines) = Lines::before(sink);
@@ -271,12 +272,16 @@ fn try_run(
     }
     let ended = ended?;
     let finished = Finished { spec: &spec, snapshot: board.snapshot(), ended: &ended };
-    node::history::remember(&spec, finished.exit_code().number());
     let code = tell(&finished, Tell { json: args.json, quiet: args.quiet });
     let list = list.and_then(|trouble| trouble.take()).map(|why| anyhow::anyhow!(why));
     let troubles: Vec<anyhow::Error> = list.into_iter().chain(report.finish().err()).collect();
     troubles.iter().for_each(|e| super::say(&format!("treehaul: {e:#}")));
-    Ok(if !troubles.is_empty() && code == ExitCode::Complete { ExitCode::Infrastructure } else { code })
+    let code = if !troubles.is_empty() && code == ExitCode::Complete { ExitCode::Infrastructure } else { code };
+    if !named {
+        // A job that looked at some paths only proves nothing about the others.
+        node::history::remember(&spec, code.number());
+    }
+    Ok(code)
 }
 
 /// A job that can be run.
@@ -298,6 +303,10 @@ fn ready(
     let (source, target) = (given_root(source)?, given_root(target)?);
     let job = JobId::random();
     if let Some(since) = &order.since {
+        anyhow::ensure!(
+            !(since.is_time() && order.policy.filter.older_than.is_some()),
+            "--since TIME with --older-than would never copy what was too new then: name the job, or leave one of them out"
+        );
         order.policy.since = since.resolve(&source, &target, &order.policy)?;
     }
     // Before the target is made: a broker that cannot be reached must leave nothing.
@@ -312,6 +321,10 @@ fn ready(
     anyhow::ensure!(
         order.files.is_none() || matches!(prepared, Prepared::Tree(_)),
         "--files-from lists what is in a directory, and the source is none"
+    );
+    anyhow::ensure!(
+        order.policy.delete.is_none() || matches!(prepared, Prepared::Tree(_)),
+        "--delete needs a directory as its source: of a single file nothing can be too much"
     );
     let list = order.files.as_ref().map(FilesFrom::trouble);
     let first: Box<dyn Iterator<Item = Task> + Send> = match order.files {

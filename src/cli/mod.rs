@@ -99,7 +99,8 @@ fn given_root(root: OsString) -> anyhow::Result<Vec<u8>> {
     }
     let path = PathBuf::from(OsString::from_vec(bytes));
     let absolute = std::path::absolute(&path).context("the current directory is gone; give absolute paths")?;
-    Ok(absolute.into_os_string().into_vec())
+    // One spelling, so that a later job knows the root again: without `.` and slashes that mean nothing.
+    Ok(absolute.components().collect::<PathBuf>().into_os_string().into_vec())
 }
 
 /// Log lines go to stderr; `TREEHAUL_LOG` (as `RUST_LOG`, e.g. `treehaul=debug`) overrides the level.

@@ -12,7 +12,8 @@ const CLOCK_MARGIN_SECONDS: u32 = 120;
 /// The option of passes that may skip what did not change.
 #[derive(Debug, Args)]
 pub struct SinceArgs {
-    /// Look only at what changed in the source since a job was submitted, or a time; the target must be a copy of it
+    /// Look only at what changed in the source since a job was submitted, or a time; the target must be a copy of it,
+    /// and nobody else may have written to it
     #[arg(long, value_name = "JOB|TIME", value_parser = parse)]
     since: Option<Since>,
     /// How much this node's clock and those of the file servers may differ: what changed so long before is looked at too
@@ -30,6 +31,11 @@ pub enum Since {
 }
 
 impl SinceArgs {
+    /// Was a moment given, and not a job?
+    pub fn is_time(&self) -> bool {
+        matches!(self.since, Some(Since::Time(_)))
+    }
+
     /// The moment, less the margin; none if the option was not given.
     ///
     /// # Errors

@@ -165,6 +165,7 @@ fn text(f: &Finished<'_>) -> String {
             let _ = write!(out, "\n  {} {what}", HumanCount(n));
         }
     }
+    let _ = write!(out, "\n  job {}", f.spec.id);
     let per_second = |n: u64| (n as f64 / elapsed.as_secs_f64().max(1e-9)) as u64;
     let _ = write!(out, "\n  {} {}/s", HumanCount(per_second(t.done())), words_of(f.spec).things);
     if t.bytes_copied > 0 || f.spec.pass == "copy" {

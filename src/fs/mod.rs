@@ -167,6 +167,11 @@ pub trait Dir: Send + Sync {
     /// The directory's own attributes.
     fn metadata(&self) -> Result<Metadata>;
 
+    /// Is another filesystem, or another part of one, mounted here?
+    fn is_mount_point(&self) -> Result<bool> {
+        Ok(false)
+    }
+
     /// Streams the entries in the filesystem's order, without `.` and `..`, attributes where they come for free.
     ///
     /// # Errors

@@ -43,6 +43,8 @@ pub(super) struct Memory {
     replies: Vec<Reply>,
     round: u64,
     abort: Option<String>,
+    /// Reports are missing: totals may be too small.
+    lossy: bool,
     /// A worker said that it has nothing left.
     hinted: bool,
     pause: Duration,
@@ -60,6 +62,7 @@ impl Memory {
             replies: Vec::new(),
             round: 0,
             abort: None,
+            lossy: false,
             hinted: false,
             pause: SHORT_PAUSE,
             served: Instant::now(),
@@ -100,6 +103,14 @@ impl Memory {
                         return Ok(Outcome::Complete);
                     }
                     self.board.set_walk_over();
+                    if self.lossy && self.spec.policy.delete.is_some() {
+                        self.abort = Some(
+                            "reports of workers are missing, so it is not known how much would be removed: nothing was \
+                             removed; run it again"
+                                .into(),
+                        );
+                        continue;
+                    }
                     if let Err(why) = (self.gate)(&self.board.snapshot().totals) {
                         self.abort = Some(why);
                         continue;
@@ -249,7 +260,8 @@ impl Memory {
         link.results_channel.basic_ack(delivery.delivery_tag, BasicAckOptions::default()).await
     }
 
-    async fn bury(&self, link: &Link, delivery: &Delivery, reason: &str) -> lapin::Result<()> {
+    async fn bury(&mut self, link: &Link, delivery: &Delivery, reason: &str) -> lapin::Result<()> {
+        self.lossy = true;
         let reason = format!("a report cannot be understood: {reason}");
         self.board.note(&format!("{reason}; it is in the job's dead letters, and totals may lack it"));
         let mut headers = FieldTable::default();
@@ -281,7 +293,7 @@ impl Memory {
 
     /// Hears every report that the workers of this look have sent, and what those who died left.
     async fn hear_last_reports(&mut self, link: &mut Link, look: &Look) -> lapin::Result<()> {
-        let until = Instant::now() + REPORT_PATIENCE;
+        let mut until = Instant::now() + REPORT_PATIENCE;
         let name = topology::results(self.spec.id);
         loop {
             let missing = look.tallies.iter().any(|(s, t)| self.absorbed.get(s).copied().unwrap_or(0) < t.results);
@@ -295,7 +307,11 @@ impl Memory {
             if !missing && left == 0 && !heard {
                 return Ok(());
             }
+            if heard {
+                until = Instant::now() + REPORT_PATIENCE;
+            }
             if Instant::now() > until {
+                self.lossy = true;
                 self.board.note("some reports of workers did not arrive; totals may be too small");
                 return Ok(());
             }

@@ -110,6 +110,10 @@ impl Dir for DryDir {
         self.inner.as_ref().map_or_else(|| Ok(attributes(Kind::Directory)), |dir| dir.metadata())
     }
 
+    fn is_mount_point(&self) -> Result<bool> {
+        self.inner.as_ref().map_or(Ok(false), |dir| dir.is_mount_point())
+    }
+
     fn list(&self, each: &mut dyn FnMut(Entry<'_>)) -> Result<()> {
         self.inner.as_ref().map_or(Ok(()), |dir| dir.list(each))
     }

@@ -110,6 +110,10 @@ impl Dir for Throttled<dyn Dir> {
         self.turn().metadata()
     }
 
+    fn is_mount_point(&self) -> Result<bool> {
+        self.turn().is_mount_point()
+    }
+
     fn list(&self, each: &mut dyn FnMut(Entry<'_>)) -> Result<()> {
         let mut seen = 0;
         self.turn().list(&mut |entry| {

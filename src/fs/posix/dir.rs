@@ -98,6 +98,12 @@ impl Dir for PosixDir {
         metadata_of(self.at(), b"", AtFlags::EMPTY_PATH)
     }
 
+    fn is_mount_point(&self) -> Result<bool> {
+        let found = rustix::fs::statx(&self.fd, "", AtFlags::EMPTY_PATH, STATX);
+        let found = found.map_err(|e| FsError::new(Operation::Stat, e))?;
+        Ok(found.stx_attributes.contains(rustix::fs::StatxAttributes::MOUNT_ROOT))
+    }
+
     fn list(&self, each: &mut dyn FnMut(Entry<'_>)) -> Result<()> {
         self.list_while(&mut |entry| {
             each(entry);

@@ -8,6 +8,7 @@ mod dir;
 mod edit;
 mod facts;
 mod file;
+mod mounts;
 mod new;
 mod overlap;
 mod part;

@@ -3,7 +3,7 @@
 use super::super::{Edit, FsError, Made, New, NewEntry, Result, SourceFile, Xattrs};
 use super::dir::{Inherits, kind_of, rename_new};
 use super::edit::{Node, metadata_of};
-use super::{Shared, contents, remove, sys, xattr};
+use super::{Shared, contents, mounts, remove, sys, xattr};
 use crate::model::{Kind, Metadata, Operation, Timestamp};
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
@@ -200,6 +200,10 @@ pub(super) fn put_over(at: BorrowedFd<'_>, aside: &[u8], name: &[u8], shared: &S
 /// Puts `aside` in the place of an entry of another kind, and then removes that one.
 pub(super) fn swap_in(at: BorrowedFd<'_>, aside: &[u8], name: &[u8], shared: &Shared) -> Result<()> {
     let fail = |e| FsError::new(Operation::Rename, e);
+    // A directory with a mount in it can be moved, and then not be removed: it would stay, hidden.
+    if mounts::is_any_below(at, name).map_err(|e| FsError::new(Operation::Remove, e))? {
+        return Err(FsError::new(Operation::Remove, Errno::BUSY));
+    }
     match rustix::fs::renameat_with(at, aside, at, name, RenameFlags::EXCHANGE) {
         Ok(()) => remove::remove(at, aside, shared),
         Err(Errno::INVAL | Errno::NOSYS | Errno::NOENT) => {

@@ -1,7 +1,7 @@
 //! A filter, ready to decide.
 
 use super::pattern::{Pattern, Subject};
-use super::{AgeBy, Filter, FilterError, MAX_PATTERN_BYTES};
+use super::{AgeBy, Filter, FilterError, MAX_EXPRESSIONS, MAX_PATTERN_BYTES};
 use crate::model::{Kind, Metadata, RelPath};
 
 /// A filter, ready to decide.
@@ -31,8 +31,15 @@ impl Matcher {
         if bytes > MAX_PATTERN_BYTES {
             return Err(FilterError::TooLarge(bytes));
         }
+        let mut expressions = 0;
         let compiled = filter.rules.iter().map(|rule| match Pattern::new(rule) {
-            Ok(pattern) => Ok((rule.include, pattern)),
+            Ok(pattern) => {
+                expressions += usize::from(pattern.is_expression());
+                if expressions > MAX_EXPRESSIONS {
+                    return Err(FilterError::TooMany);
+                }
+                Ok((rule.include, pattern))
+            }
             Err(e) => Err(FilterError::of(rule, e)),
         });
         let rules = compiled.collect::<Result<Vec<_>, _>>()?;

@@ -19,6 +19,9 @@ use serde::{Deserialize, Serialize};
 /// Most bytes of all patterns together: a filter travels in one message with its job.
 pub const MAX_PATTERN_BYTES: usize = 1 << 20;
 
+/// Most rules that cannot be tried without a regular expression: each takes some 30 KiB when it is compiled.
+pub const MAX_EXPRESSIONS: usize = 2000;
+
 /// What the user asked for, as it travels with the job. The default takes everything.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -153,6 +156,12 @@ pub enum FilterError {
     /// A rule's pattern; the rule as an option, escaped.
     #[error("{0}: {1}")]
     Pattern(String, PatternError),
+    /// More than [`MAX_EXPRESSIONS`] rules that need a regular expression.
+    #[error(
+        "more than {MAX_EXPRESSIONS} rules are more than plain names, paths, prefixes and suffixes: name the paths with \
+         --files-from instead"
+    )]
+    TooMany,
     /// Patterns of more than [`MAX_PATTERN_BYTES`] together.
     #[error(
         "patterns of {0} bytes together are more than {MAX_PATTERN_BYTES}: name the paths with --files-from instead"

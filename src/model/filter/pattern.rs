@@ -80,6 +80,11 @@ impl<'a> Subject<'a> {
 }
 
 impl Pattern {
+    /// Is it one of those that take memory?
+    pub fn is_expression(&self) -> bool {
+        matches!(self.test, Test::NameRegex(_) | Test::PathRegex(_) | Test::SlashedRegex(_))
+    }
+
     /// Reads and compiles a rule's pattern.
     ///
     /// # Errors

@@ -111,8 +111,9 @@ impl CopyPass {
         Ok(CopyPass {
             matcher,
             extras,
-            keeps_directories: spec.pass == "sync"
-                && spec.policy.delete.as_ref().is_none_or(|d| d.max.is_some() || d.trash.is_some()),
+            keeps_directories: !spec.policy.filter.is_empty()
+                || spec.pass == "sync"
+                    && spec.policy.delete.as_ref().is_none_or(|d| d.max.is_some() || d.trash.is_some()),
             policy: spec.policy.clone(),
             source_dev,
             target: roots.target.traits(),

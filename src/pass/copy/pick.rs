@@ -3,7 +3,7 @@
 use super::walk::Outbox;
 use super::{CopyPass, Pair, Trouble, reopen_dir};
 use crate::broker::Stopped;
-use crate::fs::{FsError, Made};
+use crate::fs::{Class, FsError, Made};
 use crate::model::task::{Entry, Names, tag};
 use crate::model::{Kind, RelPath, Task};
 use crate::pass::Run;
@@ -26,6 +26,9 @@ impl CopyPass {
         let names = wanted.as_ref().unwrap_or(names);
         let pair = match self.open_pair_making(dir, run)? {
             Ok(pair) => pair,
+            Err(Trouble::Source(e)) => {
+                return names.iter().try_for_each(|(_, name)| self.not_there(dir, name, e, run));
+            }
             Err(trouble) => {
                 run.report.totals.found += names.len() as u64;
                 return names.iter().try_for_each(|(_, name)| self.fail(dir.display_join(name), trouble, run));
@@ -36,7 +39,7 @@ impl CopyPass {
             let metadata = match pair.source.stat(name) {
                 Ok(m) => m,
                 Err(e) => {
-                    self.not_there(&pair, name, e, run)?;
+                    self.not_there(dir, name, e, run)?;
                     continue;
                 }
             };
@@ -71,17 +74,17 @@ impl CopyPass {
     }
 
     /// Somebody named it, so it is missed: unlike an entry that was listed and is gone.
-    fn not_there(&self, pair: &Pair, name: &[u8], e: FsError, run: &mut Run<'_>) -> Result<(), Stopped> {
+    fn not_there(&self, dir: &RelPath, name: &[u8], e: FsError, run: &mut Run<'_>) -> Result<(), Stopped> {
         run.report.totals.found += 1;
         run.report.totals.failed += 1;
-        run.report.failures.push(super::failure(pair.path.display_join(name), e));
+        run.report.failures.push(super::failure(dir.display_join(name), e));
         Ok(())
     }
 
     /// Opens a directory of the source and its copy; what is missing of the latter is made, and finished at the end.
     fn open_pair_making(&self, dir: &RelPath, run: &mut Run<'_>) -> Result<Result<Pair, Trouble>, Stopped> {
         match self.open_pair(dir) {
-            Err(Trouble::Target(e)) if e.is_absent() => {}
+            Err(Trouble::Target(e)) if matches!(e.class(), Class::Vanished | Class::OtherKind) => {}
             other => return Ok(other),
         }
         let (above, mut missing) = match self.deepest(dir) {
@@ -120,7 +123,7 @@ impl CopyPass {
         loop {
             match self.roots.target.open_dir(&at) {
                 Ok(target) => return Ok(((at, target), missing)),
-                Err(e) if e.is_absent() => {}
+                Err(e) if matches!(e.class(), Class::Vanished | Class::OtherKind) => {}
                 Err(e) => return Err(e),
             }
             let (parent, name) = at.split_last();

@@ -225,7 +225,13 @@ impl CopyPass {
         if !view.all
             && let Some(since) = self.policy.since
         {
+            // What was mounted since shows in no time.
+            view.all = match source.is_mount_point() {
+                Ok(mounted) => mounted,
+                Err(e) => return Ok(Err(Trouble::Source(e))),
+            };
             match source.metadata() {
+                Ok(_) if view.all => {}
                 Ok(m) if is_older(&m, since) => return self.list_unchanged(&path, source.as_ref(), &m, run),
                 // Moved here, perhaps: what is in it may be older than its place.
                 Ok(_) => view.all = bits & tag::MOVED != 0,

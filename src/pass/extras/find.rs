@@ -245,7 +245,7 @@ impl Extras {
                 Err(e) => return Err(e),
             },
         };
-        if self.policy.excluded && self.is_excluded(path, side.target, name, kind)? {
+        if self.policy.excluded && self.is_excluded(path, side, name, kind)? {
             return Ok(Verdict::Extra(kind));
         }
         if let Some((_, names)) = side.source
@@ -260,7 +260,7 @@ impl Extras {
                 Err(e) => return Err(FsError { operation: Operation::Lookup, ..e }),
             }
         }
-        match self.is_protected(path, side.target, name, kind) {
+        match self.is_protected(path, side, name, kind) {
             Ok(true) => Ok(Verdict::Protected),
             Ok(false) => Ok(Verdict::Extra(kind)),
             Err(e) if e.is_absent() => Ok(Verdict::Gone),
@@ -269,16 +269,16 @@ impl Extras {
     }
 
     /// Is it to go because a filter leaves it out?
-    fn is_excluded(&self, path: &RelPath, holder: &dyn Dir, name: &[u8], kind: Kind) -> Result<bool, FsError> {
-        match self.protects(path, holder, name, kind) {
+    fn is_excluded(&self, path: &RelPath, side: &Side<'_>, name: &[u8], kind: Kind) -> Result<bool, FsError> {
+        match self.protects(path, side.source.map(|(source, _)| source), side.target, name, kind) {
             Err(e) if e.is_absent() => Ok(false),
             other => other,
         }
     }
 
     /// Does it stay, although only the target has it? What lies too deep is nobody's business here.
-    fn is_protected(&self, path: &RelPath, holder: &dyn Dir, name: &[u8], kind: Kind) -> Result<bool, FsError> {
-        let by_filter = !self.policy.excluded && self.protects(path, holder, name, kind)?;
+    fn is_protected(&self, path: &RelPath, side: &Side<'_>, name: &[u8], kind: Kind) -> Result<bool, FsError> {
+        let by_filter = !self.policy.excluded && self.protects(path, None, side.target, name, kind)?;
         let too_deep = kind == Kind::Directory && path.join(name).is_ok_and(|path| !self.matcher.enters(&path));
         Ok(by_filter || too_deep)
     }

@@ -24,7 +24,7 @@ use super::{OpenError, Roots, Run};
 use crate::broker::Stopped;
 use crate::fs::{Dir, FsError};
 use crate::model::filter::Matcher;
-use crate::model::{DeletePolicy, JobSpec, Kind, MaxDelete, RelPath, Totals};
+use crate::model::{DeletePolicy, JobSpec, Kind, MaxDelete, Operation, RelPath, Totals};
 
 /// Finds and removes what only the target has, on one node.
 pub struct Extras {
@@ -57,7 +57,7 @@ impl Extras {
     /// Why nothing at all may be removed.
     pub fn may_finish(&self, totals: &Totals) -> Result<(), String> {
         let (extra, all) = (totals.extra, totals.target_found);
-        if self.dry_run || extra == 0 {
+        if extra == 0 {
             return Ok(());
         }
         let limit = match self.policy.max {
@@ -67,19 +67,40 @@ impl Extras {
             }
             _ => return self.guard.check(),
         };
+        if self.dry_run {
+            return Err(format!(
+                "{extra} of {all} entries of the target would be removed, and --max-delete allows {limit}: a real run \
+                 would remove nothing"
+            ));
+        }
         Err(format!(
             "{extra} of {all} entries of the target would be removed, and --max-delete allows {limit}: nothing was \
              removed; look at them with --dry-run, then raise the limit if they are to go"
         ))
     }
 
-    /// Is an entry of the target protected by a filter?
-    fn protects(&self, dir: &RelPath, holder: &dyn Dir, name: &[u8], kind: Kind) -> Result<bool, FsError> {
+    /// Does a filter leave out an entry of the target? Attributes are those of the source's entry, if it has one: it is
+    /// that one which a copy would take or leave.
+    fn protects(
+        &self,
+        dir: &RelPath,
+        source: Option<&dyn Dir>,
+        target: &dyn Dir,
+        name: &[u8],
+        kind: Kind,
+    ) -> Result<bool, FsError> {
         if !self.matcher.takes(dir, name, kind) {
             return Ok(true);
         }
-        let by_metadata = kind != Kind::Directory && self.matcher.needs_metadata();
-        Ok(by_metadata && !self.matcher.takes_metadata(&holder.stat(name)?))
+        if kind == Kind::Directory || !self.matcher.needs_metadata() {
+            return Ok(false);
+        }
+        let metadata = match source.map(|source| source.stat(name)) {
+            Some(Ok(m)) => m,
+            Some(Err(e)) if !e.is_absent() => return Err(FsError { operation: Operation::Lookup, ..e }),
+            _ => target.stat(name)?,
+        };
+        Ok(metadata.kind != Kind::Directory && !self.matcher.takes_metadata(&metadata))
     }
 
     /// Ends the job if the source's root must not be believed.

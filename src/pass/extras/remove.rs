@@ -147,7 +147,7 @@ impl Extras {
             Ok(_) => {
                 let directory = bits & tag::DIRECTORY != 0;
                 let kind = if directory { Kind::Directory } else { at.target.stat(name)?.kind };
-                self.protects(at.path, at.target, name, kind)
+                self.protects(at.path, at.source, at.target, name, kind)
             }
         }
     }

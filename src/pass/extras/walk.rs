@@ -7,7 +7,7 @@ use super::{Extras, fail};
 use crate::broker::Stopped;
 use crate::fs::{Class, Dir, FsError};
 use crate::model::task::{Names, tag};
-use crate::model::{Kind, Metadata, Operation, Queue, RelPath, Task};
+use crate::model::{Failure, Kind, Metadata, Operation, Queue, RelPath, Task};
 use crate::pass::copy::work::Work;
 use crate::pass::{Run, names_from};
 
@@ -71,6 +71,19 @@ impl Extras {
             Ok((_, false, _)) => return Ok(Ok(false)),
             Err(e) => return Ok(Err(e)),
         };
+        match dir.is_mount_point() {
+            Ok(false) => {}
+            Ok(true) => {
+                // It could never be removed itself, and what is in it may be anybody's, the source's even.
+                run.report.totals.found += 1;
+                run.report.totals.failed += 1;
+                let message = "a filesystem is mounted here; nothing in it is removed".to_owned();
+                let (path, operation) = (path.as_bytes().to_vec(), Operation::Remove);
+                run.report.failures.push(Failure { path, operation, errno: Some(libc::EBUSY), message });
+                return Ok(Ok(false));
+            }
+            Err(e) => return Ok(Err(e)),
+        }
         if self.matcher.one_file_system() && m.dev != self.target_dev {
             run.report.totals.found += 1;
             run.report.totals.filtered += 1;
