@@ -10,6 +10,7 @@ use super::verify::UNCERTAIN;
 use super::{print_result, refuse, say};
 use crate::exit_code::ExitCode;
 use crate::model::fingerprint::from_hex;
+use crate::model::policy::Limits;
 use crate::model::{Policy, Timestamp, Totals, escaped};
 use crate::node::Ended;
 use anyhow::{Context, bail, ensure};
@@ -20,7 +21,7 @@ use std::fmt::Write as _;
 use std::fs::{self, File, Permissions};
 use std::io::{Read, Write};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 /// What tells a certificate from other JSON.
@@ -28,7 +29,7 @@ const FORMAT: &str = "treehaul certificate";
 /// Raised with every change of the file or of what goes into a fingerprint.
 const VERSION: u32 = 1;
 /// No certificate is larger, in bytes.
-const MAX_BYTES: u64 = 1 << 20;
+const MAX_BYTES: u64 = 64 << 20;
 
 /// What is done with certificates.
 #[derive(Debug, Subcommand)]
@@ -120,7 +121,9 @@ impl Certificate {
             return Err("the fingerprints are not the same, so the trees were changed meanwhile".into());
         }
         let mut compared = f.spec.policy.clone();
-        compared.verify.target_ino = None; // says nothing later
+        // What says nothing later.
+        compared.verify.target_ino = None;
+        compared.limits = Limits::default();
         let certificate = Certificate {
             format: FORMAT.into(),
             version: VERSION,
@@ -150,7 +153,9 @@ impl Certificate {
     fn read(path: &Path) -> anyhow::Result<Self> {
         let shown = escaped(path.as_os_str().as_bytes());
         let mut text = String::new();
-        let file = File::open(path).with_context(|| format!("cannot read the certificate {shown}"))?;
+        // Not waiting for the writer of a pipe.
+        let opened = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path);
+        let file = opened.with_context(|| format!("cannot read the certificate {shown}"))?;
         let is_file = file.metadata().is_ok_and(|m| m.is_file());
         let read = if is_file { file.take(MAX_BYTES).read_to_string(&mut text) } else { Ok(0) };
         read.with_context(|| format!("cannot read the certificate {shown}"))?;
@@ -197,11 +202,20 @@ impl Destination {
     pub fn new(path: &Path, roots: [&OsString; 2]) -> anyhow::Result<Self> {
         let destination = Destination { path: path.to_owned() };
         let shown = destination.shown();
-        ensure!(!path.is_dir() && path.file_name().is_some(), "certificate {shown}: this is a directory");
+        let there = fs::symlink_metadata(path);
+        ensure!(
+            path.file_name().is_some() && there.is_ok_and(|m| m.is_file()) || there_is_nothing(path),
+            "certificate {shown}: something else than a file has this name; choose another"
+        );
+        ensure!(
+            there_is_nothing(path) || Certificate::read(path).is_ok(),
+            "certificate {shown}: this file is no certificate, and is not replaced; choose another name"
+        );
         let folder = fs::canonicalize(destination.folder())
             .with_context(|| format!("cannot write the certificate {shown}: its directory"))?;
         for root in roots {
-            if fs::canonicalize(root.as_os_str()).is_ok_and(|root| folder.starts_with(root)) {
+            let Ok((_, path)) = crate::fs::adapter_of(root.as_bytes()) else { continue };
+            if fs::canonicalize(OsStr::from_bytes(path)).is_ok_and(|root| folder.starts_with(root)) {
                 bail!("certificate {shown} lies in {}: choose a place outside the trees", escaped(root.as_bytes()));
             }
         }
@@ -234,6 +248,10 @@ impl Destination {
         file.persist(&self.path).with_context(failed)?;
         File::open(self.folder()).and_then(|folder| folder.sync_all()).with_context(failed)
     }
+}
+
+fn there_is_nothing(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_err_and(|e| e.kind() == std::io::ErrorKind::NotFound)
 }
 
 /// Runs the command.

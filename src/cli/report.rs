@@ -1,5 +1,6 @@
 //! The report file: every failed entry and every finding, one JSON object a line.
 
+use super::escaped_once;
 use crate::model::{Failure, Finding, escaped};
 use crate::telemetry::{Sink, Told};
 use anyhow::Context;
@@ -85,8 +86,8 @@ pub fn finding_json(finding: &Finding) -> serde_json::Value {
         &finding.path,
         serde_json::json!({
             "what": finding.what,
-            "expected": escaped(finding.expected.as_bytes()),
-            "found": escaped(finding.found.as_bytes()),
+            "expected": escaped_once(&finding.expected),
+            "found": escaped_once(&finding.found),
         }),
     )
 }

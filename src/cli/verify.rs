@@ -1,6 +1,7 @@
 //! `treehaul verify`.
 
 use super::certificate::{Certificate, Destination};
+use super::escaped_once;
 use super::filter::FilterArgs;
 use super::job::{FidelityArgs, JobArgs, Order, Tell};
 use super::load::LoadArgs;
@@ -182,12 +183,21 @@ fn text(f: &Finished<'_>) -> String {
         let _ = write!(out, "\n  {UNCERTAIN}");
     }
     for (kind, n) in &s.kinds {
-        let _ = write!(out, "\n  differ in {}: {}", escaped(kind.as_bytes()), HumanCount(*n));
+        let words = match kind.as_str() {
+            "missing" => "only in the source".to_owned(),
+            "extra" => "only in the target".to_owned(),
+            other => format!("different {}", escaped_once(other)),
+        };
+        let _ = write!(out, "\n  {words}: {}", HumanCount(*n));
     }
     for found in &s.findings {
         let path = if found.path.is_empty() { ".".to_owned() } else { escaped(&found.path) };
-        let [expected, there] = [&found.expected, &found.found].map(|words| escaped(words.as_bytes()));
-        let _ = write!(out, "\n  {path}: {}: {expected} in the source, {there} in the target", found.what);
+        let [what, expected, there] = [&found.what, &found.expected, &found.found].map(|words| escaped_once(words));
+        let _ = match what.as_str() {
+            "missing" => write!(out, "\n  {path}: only in the source"),
+            "extra" => write!(out, "\n  {path}: only in the target"),
+            _ => write!(out, "\n  {path}: {what}: {expected} in the source, {there} in the target"),
+        };
     }
     let more = s.kinds.values().sum::<u64>().saturating_sub(s.findings.len() as u64);
     if more > 0 {

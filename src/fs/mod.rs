@@ -167,6 +167,12 @@ pub trait Dir: Send + Sync {
     /// The directory's own attributes.
     fn metadata(&self) -> Result<Metadata>;
 
+    /// Tells this mounting of the filesystem from every other, on this machine and since it was started; 0 where that
+    /// is not known.
+    fn mount_id(&self) -> Result<u64> {
+        Ok(0)
+    }
+
     /// Is another filesystem, or another part of one, mounted here?
     fn is_mount_point(&self) -> Result<bool> {
         Ok(false)
@@ -307,9 +313,7 @@ pub trait SourceFile: Send + Sync {
 
     /// Writes a range out to the medium, if it was changed, and takes it out of the page cache, so that the next
     /// read comes from the medium. Does nothing where there is no such cache.
-    fn drop_cache(&self, _offset: u64, _bytes: u64) -> Result<()> {
-        Ok(())
-    }
+    fn drop_cache(&self, offset: u64, bytes: u64) -> Result<()>;
 
     /// The kernel's descriptor, where there is one, for copying inside the kernel.
     fn descriptor(&self) -> Option<BorrowedFd<'_>> {
@@ -391,6 +395,9 @@ pub trait PartFile: Edit {
 
     /// The checked close: errors that the system held back come out here. The handle and its locks stay.
     fn seal(&self) -> Result<()>;
+
+    /// Waits until what was written is on stable storage.
+    fn sync(&self) -> Result<()>;
 
     /// Renames the part file over `name` in the same directory, whatever stands there.
     fn publish(&self, name: &[u8]) -> Result<()>;

@@ -171,9 +171,9 @@ pub struct Finding {
     pub path: Vec<u8>,
     /// What it is about: "size", "mode", "would delete" ...
     pub what: String,
-    /// What should be there, in words.
+    /// What should be there, in words; names in them are escaped already.
     pub expected: String,
-    /// What is there, in words.
+    /// What is there, as [`expected`](Finding::expected).
     pub found: String,
 }
 

@@ -110,6 +110,10 @@ impl Dir for Throttled<dyn Dir> {
         self.turn().metadata()
     }
 
+    fn mount_id(&self) -> Result<u64> {
+        self.turn().mount_id()
+    }
+
     fn is_mount_point(&self) -> Result<bool> {
         self.turn().is_mount_point()
     }
@@ -216,6 +220,10 @@ impl SourceFile for Throttled<dyn SourceFile> {
         self.turn().metadata()
     }
 
+    fn drop_cache(&self, offset: u64, bytes: u64) -> Result<()> {
+        self.turn().drop_cache(offset, bytes)
+    }
+
     fn at_open(&self) -> Result<Metadata> {
         self.inner.at_open()
     }
@@ -293,6 +301,10 @@ impl PartFile for Throttled<dyn PartFile> {
 
     fn seal(&self) -> Result<()> {
         self.turn().seal()
+    }
+
+    fn sync(&self) -> Result<()> {
+        self.turn().sync()
     }
 
     fn publish(&self, name: &[u8]) -> Result<()> {

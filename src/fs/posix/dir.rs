@@ -98,6 +98,13 @@ impl Dir for PosixDir {
         metadata_of(self.at(), b"", AtFlags::EMPTY_PATH)
     }
 
+    fn mount_id(&self) -> Result<u64> {
+        // Never given twice since Linux 6.8 (STATX_MNT_ID_UNIQUE, include/uapi/linux/stat.h); before, when it is free.
+        let unique = StatxFlags::from_bits_retain(0x4000);
+        let found = rustix::fs::statx(&self.fd, "", AtFlags::EMPTY_PATH, StatxFlags::MNT_ID | unique);
+        Ok(found.map_err(|e| FsError::new(Operation::Stat, e))?.stx_mnt_id)
+    }
+
     fn is_mount_point(&self) -> Result<bool> {
         let found = rustix::fs::statx(&self.fd, "", AtFlags::EMPTY_PATH, STATX);
         let found = found.map_err(|e| FsError::new(Operation::Stat, e))?;

@@ -119,6 +119,10 @@ impl PartFile for PosixPart {
         sys::checked_close(duplicate).map_err(|e| FsError::new(Operation::Close, e))
     }
 
+    fn sync(&self) -> Result<()> {
+        rustix::fs::fdatasync(self.fd()).map_err(|e| FsError::new(Operation::Write, e))
+    }
+
     fn publish(&self, name: &[u8]) -> Result<()> {
         put_over(self.dir.as_fd(), &self.name, name, &self.shared)
     }

@@ -321,6 +321,10 @@ struct SynthFile {
 }
 
 impl SourceFile for SynthFile {
+    fn drop_cache(&self, _: u64, _: u64) -> Result<()> {
+        Ok(()) // there is none
+    }
+
     fn metadata(&self) -> Result<Metadata> {
         round_trip(self.latency_us);
         Ok(self.metadata)

@@ -7,8 +7,8 @@
 use super::large::{Claim, Record};
 use crate::fs::aside::{WORK_DIR, job_of, part_of};
 use crate::fs::{Class, Dir, Filesystem, FsError};
-use crate::model::{JobId, Operation, Report, Totals};
-use std::collections::HashSet;
+use crate::model::{Failure, JobId, Operation, Report, Totals};
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -27,6 +27,10 @@ pub struct Work {
     own: Mutex<Option<Own>>,
     announced: AtomicBool,
     walked: AtomicBool,
+    /// Others go on with what this node marks as done: it has to be on stable storage first.
+    synced: bool,
+    /// Why large files cannot be copied, where even that could not be written to the target.
+    unwritten: Mutex<HashMap<u128, FsError>>,
 }
 
 struct Own {
@@ -38,7 +42,8 @@ impl Work {
     /// The leader removes the folders of dead jobs.
     pub fn open(job: JobId, root: Box<dyn Dir>, leads: bool) -> Result<Self, FsError> {
         let (announced, walked) = (AtomicBool::new(false), AtomicBool::new(false));
-        let work = Work { job, root, dead: Mutex::default(), own: Mutex::new(None), announced, walked };
+        let (dead, own, unwritten) = (Mutex::default(), Mutex::new(None), Mutex::default());
+        let work = Work { job, root, dead, own, announced, walked, synced: !leads, unwritten };
         if leads {
             work.remove_dead()?;
         }
@@ -194,7 +199,15 @@ impl Work {
         }
         let dir = parts.open_dir(&name)?;
         check_private(parts.as_ref(), dir.as_ref())?;
-        Ok(Record::new(self.job, dir))
+        Ok(Record::new(self.job, dir, self.synced))
+    }
+
+    /// Notes why a large file cannot be copied; the first reason stays.
+    pub(super) fn put_failure(&self, key: u128, record: &Record, why: FsError) {
+        if let Err(e) = record.put_failure(why) {
+            tracing::debug!(error = %e, "the reason of a failure cannot be written");
+            self.unwritten.lock().unwrap_or_else(PoisonError::into_inner).entry(key).or_insert(why);
+        }
     }
 
     /// Removes a record that nothing is in any more. False if something is.
@@ -232,7 +245,8 @@ impl Work {
                 Err(e) => return Err(e),
             };
             if let Some(claim) = record.claim()? {
-                fail_unfinished(&record, &claim, report)?;
+                let unwritten = self.unwritten.lock().unwrap_or_else(PoisonError::into_inner).get(&key).copied();
+                fail_unfinished(&record, &claim, unwritten, report)?;
                 continue;
             }
             let claims = record.other_claims()?;
@@ -316,12 +330,24 @@ fn check_private(above: &dyn Dir, dir: &dyn Dir) -> Result<(), FsError> {
 }
 
 /// Lists a large file that was not finished, and the names that waited for it, among the failures.
-fn fail_unfinished(record: &Record, claim: &Claim, report: &mut Report) -> Result<(), FsError> {
-    let e = record.failure().unwrap_or(FsError { operation: Operation::Run, errno: libc::EIO });
+fn fail_unfinished(
+    record: &Record,
+    claim: &Claim,
+    unwritten: Option<FsError>,
+    report: &mut Report,
+) -> Result<(), FsError> {
+    let why = record.failure().or(unwritten);
     let waiting = record.waiting()?;
     for path in std::iter::once(&claim.path).chain(waiting.iter().map(|(_, path)| path)) {
         report.totals.failed += 1;
-        report.failures.push(super::failure(path.as_bytes().to_vec(), e));
+        let path = path.as_bytes().to_vec();
+        report.failures.push(match why {
+            Some(e) => super::failure(path, e),
+            None => {
+                let message = "a chunk was not finished, and why could not be noted; run it again".to_owned();
+                Failure { path, operation: Operation::Write, errno: None, message }
+            }
+        });
     }
     Ok(())
 }

@@ -146,9 +146,7 @@ impl CopyPass {
         if !record.claim().is_ok_and(|claim| claim.is_some_and(|c| c.number == part.number)) {
             return self.fail(dir.display_join(name), trouble, run);
         }
-        if let Err(e) = record.put_failure(trouble.error()) {
-            tracing::debug!(error = %e, "the reason of a failure cannot be kept");
-        }
+        self.work.put_failure(part.key, record, trouble.error());
         // Counted for a full target like any entry, but not as one: the file is listed at the end.
         let before = std::mem::take(&mut run.report);
         let done = self.fail(dir.display_join(name), trouble, run);
@@ -208,6 +206,9 @@ impl CopyPass {
             return Ok(Flow::Changed);
         }
         // What the system held back comes out now: a mark is for good.
+        if at.record.is_synced() {
+            file.sync().map_err(Trouble::Target)?;
+        }
         file.seal().map_err(Trouble::Target)?;
         at.record.mark(chunk, at.claim.number).map_err(Trouble::Target)?;
         self.wrote(end - start);

@@ -33,13 +33,33 @@ impl CopyPass {
         if at.is_steady() && !at.part.is_of(&before) {
             return Ok(Flow::Changed);
         }
-        self.dress(at, source, file, &before, run)?;
+        match self.dress_and_publish(at, source, file, &before, run) {
+            Ok(Flow::On) => {}
+            // As a part file has to be, for the next one who tries.
+            other => {
+                let _ = file.set_owner(Some(rustix::process::geteuid().as_raw()), None);
+                let _ = file.set_mode(0o600);
+                return other;
+            }
+        }
+        self.settle(at, &before, run)?;
+        Ok(Flow::On)
+    }
+
+    fn dress_and_publish(
+        &self,
+        at: &Chunked<'_>,
+        source: &dyn SourceFile,
+        file: &dyn PartFile,
+        before: &Metadata,
+        run: &mut Run<'_>,
+    ) -> Result<Flow, End> {
+        self.dress(at, source, file, before, run)?;
         file.seal().map_err(Trouble::Target)?;
         if at.is_steady() && !before.same_moment(&source.metadata().map_err(Trouble::Source)?) {
             return Ok(Flow::Changed);
         }
         file.publish(at.name).map_err(Trouble::Target)?;
-        self.settle(at, &before, run)?;
         Ok(Flow::On)
     }
 

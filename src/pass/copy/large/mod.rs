@@ -25,6 +25,8 @@ use crate::pass::Run;
 use std::time::Duration;
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
+/// Under a limit on bytes, a chunk takes one actor alone so long, in seconds.
+const SLOW_SECONDS: u64 = 4;
 /// Most chunks of a file: a record stays small, and chunks of huge files grow.
 const MAX_CHUNKS: u64 = 4096;
 /// Tasks that are posted when a file is met. Each hands on its rest before it begins, so that few wait, yet everybody
@@ -112,7 +114,9 @@ impl CopyPass {
 
     fn chunk_bytes(&self, size: u64) -> u64 {
         let least = size.div_ceil(MAX_CHUNKS).next_multiple_of(CHUNK_ALIGN_BYTES);
-        self.policy.chunks.chunk_bytes.next_multiple_of(CHUNK_ALIGN_BYTES).max(least)
+        // Of what a slow node shares out among its actors a chunk must still be done long before a broker takes it for lost.
+        let slow = self.policy.limits.bytes_per_second.map_or(u64::MAX, |rate| rate.saturating_mul(SLOW_SECONDS));
+        self.policy.chunks.chunk_bytes.min(slow).max(1).next_multiple_of(CHUNK_ALIGN_BYTES).max(least)
     }
 
     /// Has a large file copied by everybody. False if that is not possible here, and the caller has to do it.
@@ -178,7 +182,7 @@ impl CopyPass {
         match self.drive(&at, source, run) {
             // It is claimed, so it is listed at the end.
             Err(End::Trouble(trouble)) if !trouble.error().is_absent() => {
-                record.put_failure(trouble.error()).map_err(Trouble::Target)?;
+                self.work.put_failure(key, &record, trouble.error());
             }
             other => other?,
         }

@@ -55,48 +55,35 @@ impl Claim {
     }
 }
 
-/// Which machine made a mark, and since which start.
-struct Here {
-    machine: u64,
-    boot: u64,
+/// This mounting of the target on this machine since it was started. The machine's name is part of it: machines made
+/// from one image may share the id.
+fn instance(dir: &dyn Dir) -> u64 {
+    static BOOT: OnceLock<Vec<u8>> = OnceLock::new();
+    let boot = BOOT.get_or_init(|| {
+        let files = ["/etc/machine-id", "/proc/sys/kernel/hostname", "/proc/sys/kernel/random/boot_id"];
+        files.iter().flat_map(|path| std::fs::read(path).unwrap_or_default()).collect()
+    });
+    let mount = dir.mount_id().unwrap_or(0).to_le_bytes();
+    xxh3_64(&[boot, &mount[..]].concat()).max(1)
 }
 
-/// This machine. The name is part of it: machines made from one image may share the id.
-fn here() -> &'static Here {
-    static HERE: OnceLock<Here> = OnceLock::new();
-    HERE.get_or_init(|| {
-        let read = |path: &str| std::fs::read(path).unwrap_or_default();
-        let mut machine = read("/etc/machine-id");
-        machine.extend(read("/proc/sys/kernel/hostname"));
-        Here { machine: xxh3_64(&machine), boot: xxh3_64(&read("/proc/sys/kernel/random/boot_id")) }
-    })
-}
-
+/// A chunk that is done.
 struct Mark {
     chunk: u64,
     number: u64,
-    machine: u64,
-    boot: u64,
+    /// Which mounting it was written through, whose memory may hold the data still; 0 if they are on stable storage.
+    instance: u64,
 }
 
 impl Mark {
-    fn new(chunk: u64, number: u64) -> Self {
-        Mark { chunk, number, machine: here().machine, boot: here().boot }
-    }
-
     fn name(&self) -> Vec<u8> {
-        format!("c{:x}-{:x}-{:x}-{:x}", self.chunk, self.number, self.machine, self.boot).into_bytes()
+        format!("c{:x}-{:x}-{:x}", self.chunk, self.number, self.instance).into_bytes()
     }
 
     fn parse(name: &[u8]) -> Option<Self> {
         let mut words = std::str::from_utf8(name.strip_prefix(b"c")?).ok()?.split('-');
         let mut word = || u64::from_str_radix(words.next()?, 16).ok();
-        Some(Mark { chunk: word()?, number: word()?, machine: word()?, boot: word()? })
-    }
-
-    /// What this machine wrote before it was last started may never have reached the disk.
-    fn is_doubtful(&self) -> bool {
-        self.machine == here().machine && self.boot != here().boot
+        Some(Mark { chunk: word()?, number: word()?, instance: word()? })
     }
 }
 
@@ -104,12 +91,14 @@ impl Mark {
 pub struct Record {
     job: JobId,
     dir: Box<dyn Dir>,
+    /// Marks are made only of what is on stable storage.
+    synced: bool,
 }
 
 impl Record {
     /// As it lies in a directory that is held open.
-    pub fn new(job: JobId, dir: Box<dyn Dir>) -> Self {
-        Record { job, dir }
+    pub fn new(job: JobId, dir: Box<dyn Dir>, synced: bool) -> Self {
+        Record { job, dir, synced }
     }
 
     fn claim_of(&self, job: JobId) -> Result<Option<Claim>, FsError> {
@@ -165,9 +154,15 @@ impl Record {
         Ok(self.marks_where(|m| m.number == number)?.into_iter().map(|m| m.chunk).collect())
     }
 
+    /// Must data be on stable storage before their chunk is marked?
+    pub fn is_synced(&self) -> bool {
+        self.synced
+    }
+
     /// Notes that a chunk is done.
     pub fn mark(&self, chunk: u64, number: u64) -> Result<(), FsError> {
-        let name = Mark::new(chunk, number).name();
+        let instance = if self.synced { 0 } else { instance(self.dir.as_ref()) };
+        let name = Mark { chunk, number, instance }.name();
         match self.dir.create(&name, New::File, true) {
             Ok(mut new) => {
                 new.seal()?;
@@ -178,9 +173,11 @@ impl Record {
         }
     }
 
-    /// Removes marks of chunks whose data a crash of this machine may have taken.
+    /// Removes marks of chunks whose data may have been lost: not synced, and written elsewhere, or before this
+    /// mounting.
     pub fn drop_doubtful(&self) -> Result<(), FsError> {
-        let doubtful = self.marks_where(Mark::is_doubtful)?;
+        let here = instance(self.dir.as_ref());
+        let doubtful = self.marks_where(|mark| mark.instance != 0 && mark.instance != here)?;
         doubtful.iter().try_for_each(|mark| absent_is_fine(self.dir.remove(&mark.name())))
     }
 
@@ -286,6 +283,10 @@ fn read_text(dir: &dyn Dir, name: &[u8]) -> Result<Option<Vec<u8>>, FsError> {
 struct Text(Vec<u8>);
 
 impl SourceFile for Text {
+    fn drop_cache(&self, _: u64, _: u64) -> Result<(), FsError> {
+        Ok(()) // there is none
+    }
+
     fn metadata(&self) -> Result<Metadata, FsError> {
         let zero = Timestamp::default();
         let size = self.0.len() as u64;
@@ -325,7 +326,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let root = std::os::unix::ffi::OsStrExt::as_bytes(dir.path().as_os_str());
         let fs = crate::fs::open(root, crate::fs::Side::Target, &crate::fs::Options { job }).unwrap();
-        (dir, Record::new(job, fs.open_dir(&RelPath::root()).unwrap()))
+        (dir, Record::new(job, fs.open_dir(&RelPath::root()).unwrap(), false))
     }
 
     #[test]
@@ -346,9 +347,9 @@ mod tests {
         record.mark(3, 1).unwrap();
         record.mark(4, 2).unwrap();
         assert_eq!(record.marked(1).unwrap(), HashSet::from([3]));
-        let before = Mark { boot: here().boot ^ 1, ..Mark::new(5, 1) };
-        let elsewhere = Mark { machine: here().machine ^ 1, boot: 1, ..Mark::new(6, 1) };
-        for mark in [before, elsewhere] {
+        let before = Mark { chunk: 5, number: 1, instance: instance(record.dir.as_ref()) ^ 1 };
+        let synced = Mark { chunk: 6, number: 1, instance: 0 };
+        for mark in [before, synced] {
             record.dir.create(&mark.name(), New::File, true).unwrap().publish(false).unwrap();
         }
         assert_eq!(record.marked(1).unwrap(), HashSet::from([3, 5, 6]));
