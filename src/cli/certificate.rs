@@ -202,6 +202,7 @@ impl Destination {
     pub fn new(path: &Path, roots: [&OsString; 2]) -> anyhow::Result<Self> {
         let destination = Destination { path: path.to_owned() };
         let shown = destination.shown();
+        ensure!(!path.is_dir(), "certificate {shown}: this is a directory");
         let there = fs::symlink_metadata(path);
         ensure!(
             path.file_name().is_some() && there.is_ok_and(|m| m.is_file()) || there_is_nothing(path),

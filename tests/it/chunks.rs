@@ -119,7 +119,7 @@ fn found(target: &Path, pattern: &str) -> Vec<PathBuf> {
 }
 
 fn marked(target: &Path) -> Vec<PathBuf> {
-    found(&target.join(".treehaul/parts"), "c*-*-*-*")
+    found(&target.join(".treehaul/parts"), "c*-*-*")
 }
 
 fn part_of(target: &Path) -> PathBuf {

@@ -589,3 +589,95 @@ fn what_a_filter_leaves_out_is_protected_unless_it_is_to_go_too() {
     assert_eq!(gone, ["both.keep", "kept", "kept/f", "kept/sub", "kept/sub/f"].map(PathBuf::from));
     assert_eq!(paths(&target).difference(&paths(&source)).count(), 0);
 }
+
+#[test]
+fn what_the_source_has_and_a_filter_takes_stays_whatever_the_targets_attributes_are() {
+    let (_s, source, target) = small();
+    fs::write(source.join("small"), "x").unwrap();
+    // Of an older pass: too large for the filter, but it is the source's that counts.
+    fs::write(target.join("small"), vec![0; 5000]).unwrap();
+    fs::write(target.join("large"), vec![0; 5000]).unwrap();
+    let before = target.join("small").metadata().unwrap().ino();
+    let ran =
+        delete([OsStr::new("--delete-excluded"), "--max-size=1000".as_ref(), source.as_os_str(), target.as_os_str()]);
+    assert_eq!(ran.code, 0, "{}", ran.stderr);
+    assert_eq!(target.join("small").metadata().unwrap().ino(), before);
+    assert!(!target.join("large").exists());
+}
+
+#[test]
+fn a_part_of_the_source_or_a_new_volume_mounted_in_the_target_is_never_emptied() {
+    assert_root();
+    let (_s, source, target) = small();
+    fs::create_dir_all(source.join("sub")).unwrap();
+    fs::write(source.join("sub/precious"), "x").unwrap();
+    for pass in [&["delete"][..], &["sync", "--delete"]] {
+        fs::create_dir_all(target.join("x9/bound")).unwrap();
+        sh(&format!("mount --bind {} {}", q(&source.join("sub")), q(&target.join("x9/bound"))));
+        let bound = Mounted(target.join("x9/bound"));
+        let ran = run(treehaul().args(pass).args(["--json"]).args([&source, &target]));
+        assert_eq!(ran.code, 3, "{pass:?}: {}{}", ran.stdout, ran.stderr);
+        assert!(ran.stderr.contains("mounted here"), "{}", ran.stderr);
+        assert!(source.join("sub/precious").exists(), "{pass:?}");
+        drop(bound);
+    }
+}
+
+#[test]
+fn a_full_directory_is_not_replaced_where_something_in_it_may_be_protected_or_counted() {
+    let s = Scratch::new();
+    let (source, target) = (s.join("src"), s.join("dst"));
+    fs::create_dir_all(target.join("x")).unwrap();
+    fs::create_dir_all(&source).unwrap();
+    fs::write(source.join("x"), "a file now").unwrap();
+    fs::write(target.join("x/a.log"), "protected").unwrap();
+    for args in [
+        &["copy", "--exclude=*.log"][..],
+        &["sync", "--delete", "--exclude=*.log"],
+        &["sync", "--delete", "--max-delete=1"],
+        &["sync"],
+    ] {
+        let ran = run(treehaul().args(args).args([&source, &target]));
+        assert_eq!(ran.code, 3, "{args:?}: {}{}", ran.stdout, ran.stderr);
+        assert!(ran.stderr.contains("not empty"), "{args:?}: {}", ran.stderr);
+        assert!(target.join("x/a.log").exists(), "{args:?}");
+    }
+    assert_eq!(run(treehaul().args(["sync", "--delete"]).args([&source, &target])).code, 0);
+    assert_identical(&source, &target);
+}
+
+#[test]
+fn a_directory_with_a_mount_in_it_is_not_replaced() {
+    assert_root();
+    let s = Scratch::new();
+    let (source, target) = (s.join("src"), s.join("dst"));
+    fs::create_dir_all(target.join("x/m")).unwrap();
+    fs::create_dir_all(&source).unwrap();
+    fs::write(source.join("x"), "a file now").unwrap();
+    sh(&format!("mount -t tmpfs none {0}; echo data > {0}/f", q(&target.join("x/m"))));
+    let mounted = Mounted(target.join("x/m"));
+    let ran = copy([&source, &target]);
+    assert_eq!(ran.code, 3, "{}", ran.stderr);
+    assert!(target.join("x/m/f").exists());
+    assert_no_leftovers(&target);
+    drop(mounted);
+    copy_ok(&source, &target);
+    assert_identical(&source, &target);
+}
+
+#[test]
+fn a_dry_run_says_that_the_limit_would_stop_it() {
+    let (_s, source, target) = small();
+    let ran = delete([OsStr::new("-n"), "--max-delete=1".as_ref(), source.as_os_str(), target.as_os_str()]);
+    assert_eq!(ran.code, 4, "{}", ran.stdout);
+    assert!(ran.stderr.contains("a real run would remove nothing"), "{}", ran.stderr);
+}
+
+#[test]
+fn nothing_can_be_too_much_beside_a_single_file() {
+    let (_s, source, target) = small();
+    let before = snapshot(&target);
+    let ran = run(treehaul().args(["sync", "--delete"]).args([&source.join("f"), &target]));
+    assert_eq!(ran.code, 2, "{}", ran.stderr);
+    assert_eq!(snapshot(&target), before);
+}

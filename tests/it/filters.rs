@@ -378,3 +378,14 @@ fn a_list_of_paths_says_what_every_pass_looks_at() {
         synced.stdout
     );
 }
+
+#[test]
+fn a_path_that_was_named_and_is_not_there_is_a_failure_wherever_it_is_missing() {
+    let s = Scratch::new();
+    let (source, target, list) = (s.join("src"), s.join("dst"), s.join("list"));
+    fs::create_dir(&source).unwrap();
+    fs::write(source.join("f"), "x").unwrap();
+    fs::write(&list, "f\nnope\nno/such/path\n").unwrap();
+    let ran = copy([OsStr::new("--files-from"), list.as_os_str(), source.as_os_str(), target.as_os_str()]);
+    assert_eq!((ran.code, ran.total("failed"), ran.total("copied")), (3, 2, 1), "{}{}", ran.stdout, ran.stderr);
+}

@@ -189,3 +189,38 @@ fn the_last_complete_job_may_be_named() {
     assert!(elsewhere.stderr.contains(&job), "{}", elsewhere.stderr);
     assert!(!s.join("other").exists());
 }
+
+#[test]
+fn what_was_mounted_since_is_copied_whole() {
+    assert_root();
+    let s = Scratch::new();
+    let (source, target, volume) = (s.join("src"), s.join("dst"), s.join("volume"));
+    fs::create_dir_all(source.join("point")).unwrap();
+    fs::create_dir_all(volume.join("deep")).unwrap();
+    fs::write(volume.join("deep/f"), "x").unwrap();
+    copy_ok(&source, &target);
+    let start = now(s.path());
+    sh(&format!("mount --bind {} {}", q(&volume), q(&source.join("point"))));
+    let mounted = crate::trouble::Mounted(source.join("point"));
+    copy_since(&source, &target, &start);
+    assert_identical(&source, &target);
+    drop(mounted);
+}
+
+#[test]
+fn a_job_that_looked_at_some_paths_only_is_no_basis() {
+    let s = Scratch::new();
+    let (source, target, list) = (s.join("src"), s.join("dst"), s.join("list"));
+    fs::create_dir(&source).unwrap();
+    fs::write(source.join("f"), "x").unwrap();
+    fs::write(source.join("g"), "y").unwrap();
+    fs::write(&list, "f\n").unwrap();
+    let state = s.join("state");
+    let with = |option: &str, value: &std::ffi::OsStr| {
+        let mut c = treehaul();
+        c.env("TREEHAUL_STATE_DIR", &state).args(["copy", "--json", option]).arg(value).args([&source, &target]);
+        run(&mut c)
+    };
+    let job = with("--files-from", list.as_os_str()).json()["job"].as_str().unwrap().to_owned();
+    assert_eq!(with("--since", job.as_ref()).code, 2);
+}

@@ -237,7 +237,7 @@ fn a_file_that_changes_while_it_is_copied_is_copied_again() {
     fs::create_dir(&source).unwrap();
     fs::write(source.join("log"), vec![1; 40 << 20]).unwrap();
     let stop = std::sync::atomic::AtomicBool::new(false);
-    let ran = std::thread::scope(|scope| {
+    let changed = std::thread::scope(|scope| {
         scope.spawn(|| {
             use std::io::Write as _;
             let mut f = fs::OpenOptions::new().append(true).open(source.join("log")).unwrap();
@@ -245,11 +245,16 @@ fn a_file_that_changes_while_it_is_copied_is_copied_again() {
                 f.write_all(b"line\n").unwrap();
             }
         });
-        let ran = copy([&source, &target]);
+        // On a busy machine the writer may get no turn for as long as one try takes.
+        let changed = (0..20).any(|_| {
+            let ran = copy([&source, &target]);
+            assert_eq!(ran.code, 0, "{}", ran.stdout);
+            ran.total("changed_while_copying") == 1
+        });
         stop.store(true, std::sync::atomic::Ordering::Relaxed);
-        ran
+        changed
     });
-    assert_eq!((ran.code, ran.total("changed_while_copying")), (0, 1), "{}", ran.stdout);
+    assert!(changed, "it held still");
     let (a, b) = (fs::metadata(source.join("log")).unwrap(), fs::metadata(target.join("log")).unwrap());
     assert_ne!((a.mtime(), a.mtime_nsec()), (b.mtime(), b.mtime_nsec()), "the next pass must see a difference");
     copy_ok(&source, &target);

@@ -490,3 +490,24 @@ fn a_worker_that_dies_costs_the_certificate_and_nothing_else() {
     assert_same(&run(&mut verify()));
     assert_eq!(check(&certificate, &target).code, 0);
 }
+
+#[test]
+fn a_certificate_replaces_nothing_but_a_certificate_and_never_lies_in_a_tree() {
+    let s = Scratch::new();
+    let (source, target) = pair(&s);
+    fs::write(s.join("notes"), "somebody's").unwrap();
+    std::os::unix::fs::symlink("notes", s.join("link")).unwrap();
+    let before = snapshot(&target);
+    let url = |path: &Path| format!("file://{}", path.display());
+    for file in [s.join("notes"), s.join("link"), target.join("c.json")] {
+        let ran = run(treehaul().args(["verify", &url(&source), &url(&target), "--certificate"]).arg(&file));
+        assert_eq!(ran.code, 2, "{}: {}{}", file.display(), ran.stdout, ran.stderr);
+    }
+    assert_eq!(fs::read_to_string(s.join("notes")).unwrap(), "somebody's");
+    assert_eq!(snapshot(&target), before);
+    for _ in 0..2 {
+        let ran =
+            run(treehaul().args(["verify", "-q", "--certificate"]).arg(s.join("c.json")).args([&source, &target]));
+        assert_eq!(ran.code, 0, "{}", ran.stderr);
+    }
+}

@@ -230,14 +230,15 @@ impl Work {
             self.end_records(parts.as_ref(), target, report)?;
         }
         // What is in it is the next job's start.
-        absent_is_fine(self.root.open_dir(WORK_DIR)?.remove_empty_dir(PARTS_DIR).map(drop))
+        absent_is_fine(self.root.open_dir(WORK_DIR).and_then(|area| area.remove_empty_dir(PARTS_DIR)).map(drop))
     }
 
     fn end_records(&self, parts: &dyn Dir, target: &dyn Filesystem, report: &mut Report) -> Result<(), FsError> {
         let mut keys = Vec::new();
-        parts.list(&mut |e| {
+        // Another job may remove it, empty by then, while it is looked at.
+        absent_is_fine(parts.list(&mut |e| {
             keys.extend(std::str::from_utf8(e.name).ok().and_then(|text| u128::from_str_radix(text, 16).ok()));
-        })?;
+        }))?;
         for key in keys {
             let record = match self.record(key, false) {
                 Ok(record) => record,
