@@ -1,4 +1,4 @@
-//! `treehaul copy`.
+//! `treehaul copy`, and what every pass that copies can be told.
 
 use super::filter::FilterArgs;
 use super::job::{ChunkArgs, FidelityArgs, JobArgs, Order, WriteArgs};
@@ -8,11 +8,9 @@ use crate::exit_code::ExitCode;
 use crate::model::Policy;
 use clap::Args;
 
-/// Arguments of `copy`.
+/// How a tree is copied.
 #[derive(Debug, Args)]
-pub struct CopyArgs {
-    #[command(flatten)]
-    job: JobArgs,
+pub struct CopyingArgs {
     #[command(flatten)]
     write: WriteArgs,
     #[command(flatten)]
@@ -30,19 +28,34 @@ pub struct CopyArgs {
     filter: FilterArgs,
 }
 
+impl CopyingArgs {
+    /// The order for a pass. `fleet` says whether workers do it.
+    ///
+    /// # Errors
+    /// A filter or list that cannot be understood.
+    pub fn order(self, pass: &'static str, fleet: bool) -> anyhow::Result<Order> {
+        self.load.be_nice(fleet)?;
+        let mut policy = Policy { dry_run: self.dry_run, limits: self.load.limits(), ..Policy::default() };
+        self.write.apply(&mut policy);
+        self.chunks.apply(&mut policy);
+        self.fidelity.apply(&mut policy);
+        self.filter.apply(&mut policy)?;
+        Ok(Order { files: self.filter.files_from()?, since: Some(self.since), ..Order::new(pass, policy) })
+    }
+}
+
+/// Arguments of `copy`.
+#[derive(Debug, Args)]
+pub struct CopyArgs {
+    #[command(flatten)]
+    job: JobArgs,
+    #[command(flatten)]
+    copying: CopyingArgs,
+}
+
 /// Runs the command.
 pub fn run(args: CopyArgs) -> ExitCode {
-    let CopyArgs { job, write, chunks, fidelity, filter, load, since, dry_run } = args;
+    let CopyArgs { job, copying } = args;
     let fleet = job.has_fleet();
-    job.run(|| {
-        load.be_nice(fleet)?;
-        let mut policy = Policy::default();
-        write.apply(&mut policy);
-        chunks.apply(&mut policy);
-        fidelity.apply(&mut policy);
-        filter.apply(&mut policy)?;
-        policy.limits = load.limits();
-        policy.dry_run = dry_run;
-        Ok(Order { files: filter.files_from()?, since: Some(since), ..Order::new("copy", policy) })
-    })
+    job.run(|| copying.order("copy", fleet))
 }

@@ -1,6 +1,7 @@
 //! What became of entries: totals that add up, and failures one by one.
 
 use super::fingerprint::Sum;
+use super::{Kind, Metadata};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -80,6 +81,19 @@ totals! {
 }
 
 impl Totals {
+    /// Counts an entry by its kind, and a file's bytes.
+    pub fn count_kind(&mut self, m: &Metadata) {
+        match m.kind {
+            Kind::File => {
+                self.files += 1;
+                self.bytes_found += m.size;
+            }
+            Kind::Symlink => self.symlinks += 1,
+            Kind::Directory => self.directories += 1,
+            Kind::Fifo | Kind::Socket | Kind::BlockDevice | Kind::CharDevice => self.specials += 1,
+        }
+    }
+
     /// Entries that are done with, however it went.
     pub fn done(&self) -> u64 {
         self.copied

@@ -161,7 +161,7 @@ impl CopyPass {
             totals.filtered += 1;
         } else {
             totals.unchanged += 1;
-            count_kind(totals, source);
+            totals.count_kind(source);
         }
     }
 
@@ -349,7 +349,7 @@ impl CopyPass {
     }
 
     pub(super) fn count_seen(&self, job: &Job<'_, '_, '_>, source: &Metadata) {
-        count_kind(&mut job.run.borrow_mut().report.totals, source);
+        job.run.borrow_mut().report.totals.count_kind(source);
     }
 
     /// Are kind and contents right? Times decide for files, unless contents are to be compared.
@@ -546,18 +546,6 @@ impl CopyPass {
 /// coarsest filesystem still tells apart.
 pub(super) fn marked(metadata: Metadata) -> Metadata {
     Metadata { mtime: Timestamp { sec: metadata.mtime.sec - 2, ..metadata.mtime }, ..metadata }
-}
-
-pub(super) fn count_kind(totals: &mut Totals, m: &Metadata) {
-    match m.kind {
-        Kind::File => {
-            totals.files += 1;
-            totals.bytes_found += m.size;
-        }
-        Kind::Symlink => totals.symlinks += 1,
-        Kind::Directory => totals.directories += 1,
-        Kind::Fifo | Kind::Socket | Kind::BlockDevice | Kind::CharDevice => totals.specials += 1,
-    }
 }
 
 /// xxh3-128 of a file's contents, holes read as zeros.

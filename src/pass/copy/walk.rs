@@ -7,7 +7,7 @@ use crate::fs::{Dir, FsError, Made, aside};
 use crate::model::task::{Entries, Entry, MAX_TASK_ENTRIES, Names, tag};
 use crate::model::{Kind, Metadata, Operation, Queue, RelPath, Task, Timestamp, check_name};
 use crate::pass::extras::{Place, SealedNames, SeenNames};
-use crate::pass::{Roots, Run};
+use crate::pass::{Roots, Run, names_from};
 use std::cell::OnceCell;
 
 /// Sibling directories in one task: few messages, yet enough tasks to share out.
@@ -143,14 +143,9 @@ impl CopyPass {
         }
         let parent = Opened { path: parent, source, target: OnceCell::new(), roots: &self.roots };
         let mut finish = Names::default();
-        let mut rest = names.iter().enumerate();
-        while let Some((i, (bits, name))) = rest.next() {
+        for (i, (bits, name)) in names.iter().enumerate() {
             if i > 0 && run.ticket.is_hungry(Queue::Dirs) {
-                let mut given = Names::default();
-                for (bits, name) in std::iter::once((bits, name)).chain(rest.by_ref().map(|(_, n)| n)) {
-                    let _ = given.push(bits, name); // was checked when it got here
-                }
-                run.ticket.post(Task::Dirs { parent: parent.path.clone(), names: given })?;
+                run.ticket.post(Task::Dirs { parent: parent.path.clone(), names: names_from(names, i) })?;
                 break;
             }
             match self.walk_child(&parent, name, bits, run)? {

@@ -3,7 +3,7 @@
 use super::compare::{Compared, Contents, Looks, Scratch};
 use super::{HALVES, Pair, Scope, VerifyPass, add_sum, evidence, finding, mark_state};
 use crate::model::fingerprint::{Sum, encode_piece};
-use crate::model::{Finding, Half, Kind, Metadata, RelPath, State, Totals};
+use crate::model::{Finding, Half, RelPath, State, Totals};
 use crate::pass::Run;
 
 /// Where an entry is counted; none if it is already, or will be later.
@@ -45,7 +45,7 @@ impl VerifyPass {
             *verdict.count()(&mut run.report.totals) += 1;
         }
         if let Some(m) = looks.iter().flatten().next().map(|l| &l.metadata) {
-            count_kind(&mut run.report.totals, m);
+            run.report.totals.count_kind(m);
         }
     }
 
@@ -141,17 +141,5 @@ impl Verdict {
             Verdict::Same => |t| &mut t.same,
             Verdict::Different => |t| &mut t.different,
         }
-    }
-}
-
-fn count_kind(totals: &mut Totals, m: &Metadata) {
-    match m.kind {
-        Kind::File => {
-            totals.files += 1;
-            totals.bytes_found += m.size;
-        }
-        Kind::Symlink => totals.symlinks += 1,
-        Kind::Directory => totals.directories += 1,
-        Kind::Fifo | Kind::Socket | Kind::BlockDevice | Kind::CharDevice => totals.specials += 1,
     }
 }

@@ -6,7 +6,7 @@ use crate::broker::Stopped;
 use crate::fs::{Class, Dir, FsError, aside};
 use crate::model::task::{Entries, Entry, MAX_TASK_ENTRIES, Names, tag};
 use crate::model::{Half, Kind, Operation, Queue, RelPath, Task, check_name};
-use crate::pass::Run;
+use crate::pass::{Run, names_from};
 
 /// Sibling directories in one task.
 const GROUP: usize = 32;
@@ -87,14 +87,9 @@ impl VerifyPass {
             };
         }
         let mut above: Option<Pair> = None;
-        let mut rest = names.iter().enumerate();
-        while let Some((i, (bits, name))) = rest.next() {
+        for (i, (bits, name)) in names.iter().enumerate() {
             if i > 0 && run.ticket.is_hungry(Queue::Dirs) {
-                let mut given = Names::default();
-                for (bits, name) in std::iter::once((bits, name)).chain(rest.by_ref().map(|(_, n)| n)) {
-                    let _ = given.push(bits, name); // was checked when it got here
-                }
-                return run.ticket.post(Task::Dirs { parent: parent.clone(), names: given });
+                return run.ticket.post(Task::Dirs { parent: parent.clone(), names: names_from(names, i) });
             }
             let scope = self.scope(bits);
             if above.as_ref().is_none_or(|pair| pair.scope != scope) {

@@ -1,7 +1,7 @@
 //! A large file whose chunks are all there: attributes, checked close, a last look at the source, its name.
 
 use super::super::attributes::{Wanted, apply_part, reads_xattrs, wanted};
-use super::super::entry::{End, Outcome, count_kind, marked};
+use super::super::entry::{End, Outcome, marked};
 use super::super::{CopyPass, Trouble};
 use super::chunk::{Flow, no_lock};
 use super::{Chunked, LOCK_PATIENCE};
@@ -90,7 +90,7 @@ impl CopyPass {
         if at.record.drop_claim().map_err(Trouble::Target)? && met {
             let outcome = if at.is_steady() { Outcome::Copied } else { Outcome::ChangedWhileCopying };
             outcome.count(&mut run.report.totals);
-            count_kind(&mut run.report.totals, source);
+            run.report.totals.count_kind(source);
         }
         self.release(at.part.key, at.record, at.claim.number, run)
     }

@@ -29,9 +29,6 @@ use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 const SLOW_SECONDS: u64 = 4;
 /// Most chunks of a file: a record stays small, and chunks of huge files grow.
 const MAX_CHUNKS: u64 = 4096;
-/// Tasks that are posted when a file is met. Each hands on its rest before it begins, so that few wait, yet everybody
-/// finds something.
-const MAX_RANGES: u64 = 32;
 /// So much is copied in one task, in bytes, where chunks are smaller.
 const TASK_BYTES: u64 = 16 << 20;
 /// A file that keeps changing is copied so often before it is left as it is.
@@ -298,15 +295,10 @@ impl CopyPass {
         Ok(())
     }
 
-    /// Posts the chunks in a few tasks.
+    /// Posts the chunks as one task, which hands on its rest before it begins: so actors take different files first, and
+    /// share one when there are too few; writers of one file would wait for each other.
     fn post_chunks(&self, at: &Chunked<'_>, run: &mut Run<'_>) -> Result<(), Stopped> {
-        let chunks = at.chunks();
-        let count = chunks.div_ceil(MAX_RANGES);
-        for first in (0..chunks).step_by(usize::try_from(count).unwrap_or(usize::MAX)) {
-            let part = Part { first, count: count.min(chunks - first), ..*at.part };
-            post_part(&at.pair.path, at.name, part, run)?;
-        }
-        Ok(())
+        post_part(&at.pair.path, at.name, Part { first: 0, count: at.chunks(), ..*at.part }, run)
     }
 
     /// Has a name looked at again from the start.
