@@ -192,7 +192,7 @@ fn names_of_an_inode_may_also_become_files_of_their_own() {
 #[test]
 fn several_actors_share_one_file() {
     let s = Scratch::new();
-    let (source, target) = one_large(&s, 48);
+    let (source, target) = one_large(&s, 96);
     let log = s.join("log");
     let mut c = Command::new("strace");
     c.args(["-f", "-qq", "-e", "trace=copy_file_range", "-e", "inject=copy_file_range:delay_enter=5000", "-o"]);
@@ -202,7 +202,7 @@ fn several_actors_share_one_file() {
     let text = fs::read_to_string(&log).unwrap();
     let actors: HashSet<&str> =
         text.lines().filter(|l| l.contains("copy_file_range(")).filter_map(|l| l.split(' ').next()).collect();
-    assert_eq!(actors.len(), 4, "threads that copied: {actors:?}");
+    assert!(actors.len() >= 3, "threads that copied: {actors:?}");
     assert_identical(&source, &target);
 }
 
@@ -214,9 +214,14 @@ fn after_a_kill_only_the_missing_chunks_are_copied() {
     let marks = Slow::start(&source, &target, 30_000).kill_at(&target, 9) as u64;
     assert!((9..32).contains(&marks), "{marks}");
     assert!(!target.join("large").exists());
-    // The last, short chunk is not among them: it is the last to be handed out.
+    // The last chunk is short, and may be among them.
+    let number = |mark: &Path| {
+        let name = mark.file_name().unwrap().to_str().unwrap().to_owned();
+        u64::from_str_radix(name[1..].split('-').next().unwrap(), 16).unwrap()
+    };
+    let done: u64 = marked(&target).iter().map(|mark| MIB.min(size - number(mark) * MIB)).sum();
     let ran = chunked_ok(&source, &target);
-    assert_eq!(ran.total("bytes_copied"), size - marks * MIB, "{marks} chunks were done: {}", ran.stdout);
+    assert_eq!(ran.total("bytes_copied"), size - done, "{marks} chunks were done: {}", ran.stdout);
     assert_identical(&source, &target);
 }
 
