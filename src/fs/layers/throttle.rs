@@ -1,7 +1,7 @@
 //! Keeps a node within its limits: every call waits for its turn, and data are paid for as they move.
 //!
 //! Invariant: bytes count once, where they are written; where nothing is written from them, where they are read. A
-//! call that reaches the filesystem is one operation, a listing one more for each [`LIST_STEP`] entries.
+//! call that reaches the filesystem is one operation, a listing one more for each `LIST_STEP` entries.
 
 use super::super::{
     Dir, Edit, Filesystem, Locked, Made, New, NewEntry, PartFile, Result, SourceFile, Traits, Usage, Xattrs, contents,
