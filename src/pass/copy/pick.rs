@@ -3,7 +3,7 @@
 use super::walk::Outbox;
 use super::{CopyPass, Pair, Trouble, reopen_dir};
 use crate::broker::Stopped;
-use crate::fs::{Class, FsError, Made};
+use crate::fs::{Class, Dir, FsError, Made};
 use crate::model::task::{Entry, Names, tag};
 use crate::model::{Kind, RelPath, Task};
 use crate::pass::Run;
@@ -54,8 +54,8 @@ impl CopyPass {
         if out.changed() { self.finish_later(dir, true, run) } else { Ok(()) }
     }
 
-    /// Where what only the target has goes: the names that the source does have; none if it has none of them.
-    /// The inner none stands for all, where nothing goes.
+    /// Where what only the target has goes: the names that the source does have; none if it has none of them. The inner
+    /// none stands for all, where nothing goes. What nobody has may have gone in a run before: that is no failure.
     fn pick_extras(&self, dir: &RelPath, names: &Names, run: &mut Run<'_>) -> Result<Option<Option<Names>>, Stopped> {
         let Some(extras) = &self.extras else { return Ok(Some(None)) };
         let source = match self.roots.source.open_dir(dir) {
@@ -64,13 +64,20 @@ impl CopyPass {
             Err(_) => return Ok(Some(None)), // is met again, and reported
         };
         extras.find_named(dir, source.as_deref(), names, run, &mut |_, _, _| Ok(()))?;
-        let mut here = Names::default();
+        let target = self.roots.target.open_dir(dir).ok();
+        let lacks = |side: &Option<Box<dyn Dir>>, name: &[u8]| {
+            side.as_ref().is_none_or(|dir| dir.stat(name).is_err_and(|e| e.is_absent()))
+        };
+        let mut left = Names::default();
         for (bits, name) in names.iter() {
-            if source.as_ref().is_some_and(|s| !s.stat(name).is_err_and(|e| e.is_absent())) {
-                let _ = here.push(bits, name); // was checked when it got here
+            if !lacks(&source, name) {
+                let _ = left.push(bits, name); // was checked when it got here
+            } else if lacks(&target, name) {
+                run.report.totals.found += 1;
+                run.report.totals.vanished += 1;
             }
         }
-        Ok((!here.is_empty()).then_some(Some(here)))
+        Ok((!left.is_empty()).then_some(Some(left)))
     }
 
     /// Somebody named it, so it is missed: unlike an entry that was listed and is gone.
@@ -117,7 +124,7 @@ impl CopyPass {
 
     /// The deepest directory above one that the target has, and the names of those that are missing, the first last.
     #[allow(clippy::type_complexity)]
-    fn deepest(&self, dir: &RelPath) -> Result<((RelPath, Box<dyn crate::fs::Dir>), Vec<Vec<u8>>), FsError> {
+    fn deepest(&self, dir: &RelPath) -> Result<((RelPath, Box<dyn Dir>), Vec<Vec<u8>>), FsError> {
         let mut missing = Vec::new();
         let mut at = dir.clone();
         loop {

@@ -35,10 +35,12 @@ impl CopyPass {
         }
         match self.dress_and_publish(at, source, file, &before, run) {
             Ok(Flow::On) => {}
-            // As a part file has to be, for the next one who tries.
             other => {
-                let _ = file.set_owner(Some(rustix::process::geteuid().as_raw()), None);
-                let _ = file.set_mode(0o600);
+                // As a part file has to be, for the next one who tries; unless it got its name before that went wrong.
+                if at.pair.target.stat(&at.claim.part).is_ok_and(|m| m.ino == at.claim.ino) {
+                    let _ = file.set_owner(Some(rustix::process::geteuid().as_raw()), None);
+                    let _ = file.set_mode(0o600);
+                }
                 return other;
             }
         }
