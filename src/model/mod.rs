@@ -6,6 +6,7 @@
 pub mod escape;
 pub mod filter;
 pub mod fingerprint;
+pub mod fleet;
 pub mod job;
 pub mod metadata;
 pub mod outcome;

@@ -1,6 +1,6 @@
 //! How to reach the broker. Invariant: the password is never shown.
 
-use super::AmqpError;
+use super::{AmqpError, Seal};
 use lapin::uri::AMQPUri;
 use std::fmt;
 use std::str::FromStr;
@@ -56,6 +56,8 @@ impl FromStr for QueueType {
 pub struct AmqpConfig {
     pub(super) uri: AMQPUri,
     pub(super) ca: Option<String>,
+    /// Signs and checks messages.
+    pub seal: Seal,
     /// Kind of the queues that a job gets.
     pub queue_type: QueueType,
     /// Deliveries that may be with this worker at a time, for dir actors and for file actors; about two an
@@ -101,7 +103,7 @@ impl AmqpConfig {
         uri.query.heartbeat.get_or_insert(HEARTBEAT_SECONDS);
         let ca = env(ENV_CA)
             .map(|path| std::fs::read_to_string(&path).map_err(|e| AmqpError::Ca { path, why: e.to_string() }));
-        Ok(AmqpConfig { uri, ca: ca.transpose()?, queue_type, prefetch: PREFETCH })
+        Ok(AmqpConfig { uri, ca: ca.transpose()?, seal: Seal::new(None), queue_type, prefetch: PREFETCH })
     }
 }
 

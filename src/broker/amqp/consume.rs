@@ -1,7 +1,7 @@
 //! Deliveries: how they come in, and what is in them.
 
-use super::envelope::{self, Tasks};
 use super::lanes::{Arrived, Lanes};
+use super::messages::Tasks;
 use super::publish;
 use super::run::Run;
 use super::token::{Held, Token};
@@ -117,7 +117,7 @@ pub(super) fn look_into(arrived: Arrived, may_wait: bool) -> Option<Vec<Held>> {
     let Arrived { body, queue, redelivered, count, token } = arrived;
     let run = Arc::clone(&token.run);
     token.begin();
-    let tasks = match envelope::open_tasks(&body, run.job, queue) {
+    let tasks = match run.seal.open_tasks(&body, run.job, queue) {
         Ok(tasks) => tasks,
         Err(e) => {
             let reason = format!("a message of queue {} cannot be understood: {e}", topology::tasks(run.job, queue));

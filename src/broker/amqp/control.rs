@@ -1,8 +1,8 @@
 //! A worker's ear: questions and orders that come to all workers.
 
 use super::connection;
-use super::envelope::{self, Control, Probe, Reply, Standing};
 use super::lanes::Lanes;
+use super::messages::{Control, Probe, Reply, Standing};
 use super::publish;
 use super::run::Run;
 use super::session::Session;
@@ -34,7 +34,7 @@ impl Ear {
     /// Answers until the connection fails.
     pub async fn serve(mut self, session: &Arc<Session>) -> lapin::Result<()> {
         while let Some(delivery) = self.consumer.next().await {
-            match envelope::open(&delivery?.data) {
+            match session.seal().open(&delivery?.data) {
                 Ok(Control::Probe(probe)) => {
                     let (session, channel) = (Arc::clone(session), self.channel.clone());
                     tokio::spawn(async move {
@@ -66,7 +66,7 @@ async fn answer(session: &Session, channel: &Channel, probe: Probe) -> lapin::Re
     };
     let worker = session.worker_name().to_owned();
     let reply = Reply { round: probe.round, worker, session: number, standing };
-    let body = envelope::seal(&reply).map_err(std::io::Error::other)?;
+    let body = session.seal().seal(&reply).map_err(std::io::Error::other)?;
     let (options, properties) = (BasicPublishOptions::default(), BasicProperties::default());
     channel.basic_publish("".into(), probe.reply_to.into(), options, &body, properties).await.map(drop)
 }

@@ -1,7 +1,8 @@
 //! The log of jobs: a stream that every worker replays from its beginning.
 
 use super::connection::{self, Published};
-use super::envelope::{self, JobEvent};
+use super::envelope::Seal;
+use super::messages::JobEvent;
 use super::topology::JOB_LOG;
 use futures_util::StreamExt;
 use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions};
@@ -13,8 +14,8 @@ use std::time::Duration;
 const PREFETCH: u16 = 200;
 
 /// Appends an event; it is safe when this returns.
-pub(super) async fn append(channel: &Channel, event: &JobEvent) -> lapin::Result<()> {
-    let body = envelope::seal(event).map_err(std::io::Error::other)?;
+pub(super) async fn append(channel: &Channel, seal: &Seal, event: &JobEvent) -> lapin::Result<()> {
+    let body = seal.seal(event).map_err(std::io::Error::other)?;
     match connection::publish_safely(channel, JOB_LOG, &body).await? {
         Published::Safe => Ok(()),
         Published::NoQueue => Err(std::io::Error::other("the job log is gone").into()),
@@ -25,18 +26,19 @@ pub(super) async fn append(channel: &Channel, event: &JobEvent) -> lapin::Result
 pub(super) struct Reader {
     channel: Channel,
     consumer: Consumer,
+    seal: Seal,
 }
 
 impl Reader {
     /// Begins at the first event that the broker still has.
-    pub async fn open(connection: &Connection) -> lapin::Result<Self> {
+    pub async fn open(connection: &Connection, seal: &Seal) -> lapin::Result<Self> {
         let channel = connection.create_channel().await?;
         channel.basic_qos(PREFETCH, BasicQosOptions::default()).await?;
         let mut arguments = FieldTable::default();
         arguments.insert("x-stream-offset".into(), AMQPValue::LongString(LongString::from("first")));
         let options = BasicConsumeOptions::default();
         let consumer = channel.basic_consume(JOB_LOG.into(), "".into(), options, arguments).await?;
-        Ok(Reader { channel, consumer })
+        Ok(Reader { channel, consumer, seal: seal.clone() })
     }
 
     /// The next event, or that none came for a while; none at all when the broker ends the reading. Entries
@@ -49,7 +51,7 @@ impl Reader {
             let Some(delivery) = delivery else { return Ok(None) };
             let delivery = delivery?;
             self.channel.basic_ack(delivery.delivery_tag, BasicAckOptions::default()).await?;
-            match envelope::open(&delivery.data) {
+            match self.seal.open(&delivery.data) {
                 Ok(event) => return Ok(Some(Next::Event(event))),
                 Err(e) => tracing::warn!(error = %e, "passed over an entry of the job log"),
             }

@@ -3,8 +3,9 @@
 //! Invariant: a report counts once, however often it comes; it is acknowledged after it is on the board.
 
 use super::connection::{self, Depth, Published};
-use super::envelope::{self, JobEvent, Probe, Reply, Results, Standing};
+use super::envelope::Seal;
 use super::link::{Heard, Link};
+use super::messages::{self, JobEvent, Probe, Reply, Results, Standing};
 use super::quiescence::{Look, Verdict, Watch};
 use super::{AmqpConfig, Fleet, Member, Outcome, joblog, topology};
 use crate::broker::Gate;
@@ -37,6 +38,7 @@ pub(super) struct Memory {
     spec: JobSpec,
     board: Arc<Board>,
     gate: Gate,
+    seal: Seal,
     watch: Watch,
     /// The last report of each session.
     absorbed: HashMap<u64, u64>,
@@ -57,6 +59,7 @@ impl Memory {
             spec,
             board,
             gate,
+            seal: config.seal.clone(),
             watch: Watch::new(config.unnoticed()),
             absorbed: HashMap::new(),
             replies: Vec::new(),
@@ -115,7 +118,7 @@ impl Memory {
                         self.abort = Some(why);
                         continue;
                     }
-                    joblog::append(&link.out, &JobEvent::Finishing(self.spec.id)).await?;
+                    joblog::append(&link.out, &self.seal, &JobEvent::Finishing(self.spec.id)).await?;
                     self.watch.enter_finishing();
                     self.pause = SHORT_PAUSE;
                 }
@@ -159,7 +162,7 @@ impl Memory {
         Ok([dirs, files, finish])
     }
 
-    fn tallies(&self) -> BTreeMap<u64, envelope::Tally> {
+    fn tallies(&self) -> BTreeMap<u64, messages::Tally> {
         let works = |r: &Reply| match &r.standing {
             Standing::Works(tally) => Some((r.session, *tally)),
             _ => None,
@@ -229,7 +232,7 @@ impl Memory {
     }
 
     fn take_reply(&mut self, body: &[u8]) {
-        let reply: Reply = match envelope::open(body) {
+        let reply: Reply = match self.seal.open(body) {
             Ok(reply) => reply,
             Err(e) => return tracing::warn!(error = %e, "passed over a worker's answer"),
         };
@@ -244,7 +247,7 @@ impl Memory {
     }
 
     async fn absorb(&mut self, link: &Link, delivery: &Delivery) -> lapin::Result<()> {
-        match envelope::open::<Results>(&delivery.data) {
+        match self.seal.open::<Results>(&delivery.data) {
             Ok(results) if results.job == self.spec.id => {
                 let last = self.absorbed.entry(results.session).or_default();
                 if results.number > *last {
@@ -323,7 +326,7 @@ impl Memory {
 
     /// Ends the job: nobody takes its tasks any more, and those in hand are waited for.
     async fn end_early(&mut self, link: &mut Link) -> lapin::Result<Outcome> {
-        joblog::append(&link.out, &JobEvent::Stopping(self.spec.id)).await?;
+        joblog::append(&link.out, &self.seal, &JobEvent::Stopping(self.spec.id)).await?;
         let until = Instant::now() + STOP_PATIENCE;
         loop {
             for queue in Queue::ALL {

@@ -1,8 +1,9 @@
 //! Following one job: submitting it, knowing when it is over, clearing up.
 
-use super::envelope::{self, JobEvent, TasksRef};
+use super::envelope::Seal;
 use super::lead::Memory;
 use super::link::Link;
+use super::messages::{JobEvent, TasksRef};
 use super::patience::Patience;
 use super::{AmqpConfig, AmqpError, connection, joblog, topology};
 use crate::broker::Gate;
@@ -156,7 +157,7 @@ async fn remove(config: &AmqpConfig, link: Option<Link>, job: JobId) -> Result<u
     let removing = async {
         let letters = topology::delete_job(&connection, job).await?;
         let out = connection::confirmed_channel(&connection).await?;
-        joblog::append(&out, &JobEvent::Removed(job)).await?;
+        joblog::append(&out, &config.seal, &JobEvent::Removed(job)).await?;
         Ok(letters)
     };
     let removed = removing.await;
@@ -165,7 +166,7 @@ async fn remove(config: &AmqpConfig, link: Option<Link>, job: JobId) -> Result<u
 }
 
 async fn submit(config: &AmqpConfig, spec: &JobSpec, first: impl Iterator<Item = Task>) -> Result<Link, AmqpError> {
-    let mut bodies = first_messages(spec.id, first).peekable();
+    let mut bodies = first_messages(&config.seal, spec.id, first).peekable();
     if let Some(Err(_)) = bodies.peek()
         && let Some(Err(e)) = bodies.next()
     {
@@ -177,20 +178,24 @@ async fn submit(config: &AmqpConfig, spec: &JobSpec, first: impl Iterator<Item =
         let shared = topology::declare_shared(&channel);
         let own = topology::declare_job(&connection, spec.id, config.queue_type);
         tokio::try_join!(shared, own)?;
-        let link = Link::open(connection, spec.id).await?;
+        let link = Link::open(connection, &config.seal, spec.id).await?;
         let queue = topology::tasks(spec.id, Queue::Dirs);
         for body in bodies {
             let body = body.map_err(|e| lapin::Error::from(std::io::Error::other(e)))?;
             connection::publish_safely(&link.out, &queue, &body).await?;
         }
-        joblog::append(&link.out, &JobEvent::Submitted(Box::new(spec.clone()))).await?;
+        joblog::append(&link.out, &config.seal, &JobEvent::Submitted(Box::new(spec.clone()))).await?;
         Ok(link)
     };
     submitting.await.map_err(|e| AmqpError::using(config, &e))
 }
 
 /// The messages of a job's first tasks.
-fn first_messages(job: JobId, tasks: impl Iterator<Item = Task>) -> impl Iterator<Item = Result<Vec<u8>, AmqpError>> {
+fn first_messages(
+    seal: &Seal,
+    job: JobId,
+    tasks: impl Iterator<Item = Task>,
+) -> impl Iterator<Item = Result<Vec<u8>, AmqpError>> {
     let mut tasks = tasks.peekable();
     std::iter::from_fn(move || {
         let (mut group, mut bytes) = (Vec::new(), 0);
@@ -201,7 +206,7 @@ fn first_messages(job: JobId, tasks: impl Iterator<Item = Task>) -> impl Iterato
             group.push(task);
         }
         let message = TasksRef { job, attempts: 0, again: false, tasks: group.iter().collect() };
-        (!group.is_empty()).then(|| envelope::seal_tasks(&message).map_err(AmqpError::from))
+        (!group.is_empty()).then(|| seal.seal_tasks(&message).map_err(AmqpError::from))
     })
 }
 
@@ -241,5 +246,5 @@ async fn told(stop: &dyn Fn() -> bool) {
 
 async fn open_link(config: &AmqpConfig, job: JobId) -> Result<Link, AmqpError> {
     let connection = connection::open(config, "leader").await?;
-    Link::open(connection, job).await.map_err(|e| AmqpError::using(config, &e))
+    Link::open(connection, &config.seal, job).await.map_err(|e| AmqpError::using(config, &e))
 }

@@ -1,6 +1,7 @@
 //! A leader's connection: where it asks, and what it hears.
 
-use super::envelope::{self, Control, Probe};
+use super::envelope::Seal;
+use super::messages::{Control, Probe};
 use super::{connection, topology};
 use crate::model::JobId;
 use futures_util::StreamExt;
@@ -24,10 +25,11 @@ pub(super) struct Link {
     replies: Consumer,
     /// Where answers go to.
     pub mailbox: String,
+    seal: Seal,
 }
 
 impl Link {
-    pub async fn open(connection: Connection, job: JobId) -> lapin::Result<Self> {
+    pub async fn open(connection: Connection, seal: &Seal, job: JobId) -> lapin::Result<Self> {
         let out = connection::confirmed_channel(&connection).await?;
         let ask = connection.create_channel().await?;
         let results_channel = connection.create_channel().await?;
@@ -39,7 +41,7 @@ impl Link {
         topology::declare_mailbox(&ask, &mailbox, false).await?;
         let options = BasicConsumeOptions { no_ack: true, ..options };
         let replies = ask.basic_consume(mailbox.as_str().into(), "".into(), options, none).await?;
-        Ok(Link { connection, out, ask, results_channel, results, replies, mailbox })
+        Ok(Link { connection, out, ask, results_channel, results, replies, mailbox, seal: seal.clone() })
     }
 
     /// How many messages of the job were set aside; none if the broker cannot say.
@@ -50,7 +52,7 @@ impl Link {
 
     /// Asks all workers.
     pub async fn probe(&self, probe: Probe) -> lapin::Result<()> {
-        let body = envelope::seal(&Control::Probe(probe)).map_err(std::io::Error::other)?;
+        let body = self.seal.seal(&Control::Probe(probe)).map_err(std::io::Error::other)?;
         let (options, properties) = (BasicPublishOptions::default(), BasicProperties::default());
         self.ask.basic_publish(topology::CONTROL.into(), "".into(), options, &body, properties).await.map(drop)
     }

@@ -29,6 +29,7 @@ mod lanes;
 mod lead;
 mod leader;
 mod link;
+mod messages;
 mod patience;
 mod publish;
 mod quiescence;
@@ -44,6 +45,7 @@ mod topology;
 mod worker;
 
 pub use config::{AmqpConfig, QueueType};
+pub use envelope::Seal;
 pub use error::AmqpError;
 pub use leader::{Ended, Fleet, Leader, Member, Outcome};
 pub use stale::check;

@@ -4,7 +4,8 @@
 //! deliveries it came from. What is on its way is bounded in number and in bytes.
 
 use super::connection::{self, Published};
-use super::envelope::{self, EnvelopeError, TasksRef};
+use super::envelope::EnvelopeError;
+use super::messages::TasksRef;
 use super::run::Run;
 use super::token::{Held, Token};
 use super::topology;
@@ -163,7 +164,7 @@ fn send_bundle(bundle: Vec<Held>, may_wait: bool) -> Result<(), Stopped> {
     let (run, queue) = (Arc::clone(&first.token.run), first.task.queue());
     let tasks = bundle.iter().map(|h| &*h.task).collect();
     let message = TasksRef { job: run.job, attempts: first.attempts, again: first.again, tasks };
-    let body = match envelope::seal_tasks(&message) {
+    let body = match run.seal.seal_tasks(&message) {
         Ok(body) => body,
         Err(e) => {
             for held in &bundle {
@@ -194,7 +195,7 @@ pub(super) fn bury_task(held: Held, reason: &str) {
     let run = &held.token.run;
     let tasks = vec![&*held.task];
     let message = TasksRef { job: run.job, attempts: held.attempts, again: true, tasks };
-    let body = envelope::seal_tasks(&message).unwrap_or_else(|e: EnvelopeError| e.to_string().into_bytes());
+    let body = run.seal.seal_tasks(&message).unwrap_or_else(|e: EnvelopeError| e.to_string().into_bytes());
     bury(body, held.task.directory().as_bytes(), reason, held.token, true);
 }
 

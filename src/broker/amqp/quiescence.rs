@@ -8,7 +8,7 @@
 //! noticed the death of every worker that held deliveries when it was last heard of.
 
 use super::connection::Depth;
-use super::envelope::Tally;
+use super::messages::Tally;
 use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant};
 

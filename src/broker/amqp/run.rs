@@ -1,6 +1,7 @@
 //! One job on one connection: its counters, what waits to be reported, and whether it still matters.
 
-use super::envelope::Tally;
+use super::envelope::Seal;
+use super::messages::Tally;
 use super::publish::Publisher;
 use super::token::{Held, Settled, merge};
 use crate::model::{JobId, Queue, Report};
@@ -17,6 +18,7 @@ pub(super) struct Run {
     /// Tells it from all other runs, here and elsewhere.
     pub session: u64,
     pub publisher: Arc<Publisher>,
+    pub seal: Seal,
     /// Something waits to be reported or acknowledged.
     pub wake: Notify,
     gone: AtomicBool,
@@ -54,11 +56,12 @@ fn read<T>(counters: &[AtomicU64; 3], with: impl Fn(u64) -> T) -> [T; 3] {
 }
 
 impl Run {
-    pub fn new(job: JobId, session: u64, publisher: Arc<Publisher>) -> Arc<Self> {
+    pub fn new(job: JobId, session: u64, publisher: Arc<Publisher>, seal: Seal) -> Arc<Self> {
         Arc::new(Run {
             job,
             session,
             publisher,
+            seal,
             wake: Notify::new(),
             gone: AtomicBool::new(false),
             stopping: AtomicBool::new(false),

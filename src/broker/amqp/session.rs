@@ -3,9 +3,10 @@
 use super::connection;
 use super::consume::{self, Consumption};
 use super::control::Ear;
-use super::envelope::JobEvent;
+use super::envelope::Seal;
 use super::joblog::{Next, Reader};
 use super::lanes::Lanes;
+use super::messages::JobEvent;
 use super::patience::Patience;
 use super::publish::{self, Publisher};
 use super::run::Run;
@@ -112,7 +113,7 @@ impl Session {
         topology::declare_shared(&channel).await?;
         let out = connection::confirmed_channel(&self.connection).await?;
         let ear = Ear::open(&self.connection, self.id).await?;
-        Ok((Reader::open(&self.connection).await?, ear, out))
+        Ok((Reader::open(&self.connection, self.seal()).await?, ear, out))
     }
 
     fn tear_down(&self) {
@@ -126,6 +127,10 @@ impl Session {
 
     pub fn lanes(&self) -> &Arc<Lanes> {
         &self.core.lanes
+    }
+
+    pub fn seal(&self) -> &Seal {
+        &self.core.config.seal
     }
 
     pub fn worker_name(&self) -> &str {
@@ -188,6 +193,7 @@ impl Session {
             }
             JobEvent::Finishing(job) => (job, Phase::Finishing),
             JobEvent::Stopping(job) => (job, Phase::Stopping),
+            _ => return None,
         };
         if let Some(known) = jobs.get(&job) {
             known.phase.send_if_modified(|now| phase > std::mem::replace(now, phase.max(*now)));
@@ -265,7 +271,7 @@ impl Session {
     /// Takes part through one channel.
     async fn take_part(&self, job: JobId, phases: &mut watch::Receiver<Phase>) -> lapin::Result<()> {
         // Each run counts from zero, so it has a number of its own.
-        let run = Run::new(job, random(), Arc::clone(&self.publisher));
+        let run = Run::new(job, random(), Arc::clone(&self.publisher), self.seal().clone());
         let channel = self.connection.create_channel().await?;
         let reports = connection::confirmed_channel(&self.connection).await?;
         self.lanes().open(&run);

@@ -4,8 +4,8 @@
 //! task acknowledges on its channel, so tags are never confirmed out of turn.
 
 use super::connection::{self, Published};
-use super::envelope::{self, Results};
 use super::lanes::Lanes;
+use super::messages::Results;
 use super::publish;
 use super::run::{Books, Run};
 use super::token::{Settled, merge};
@@ -89,7 +89,7 @@ async fn tell(run: &Arc<Run>, channel: &Channel, report: Report, idle: bool) -> 
     let name = topology::results(run.job);
     for report in split(report) {
         let results = Results { job: run.job, session: run.session, number: run.next_result(), report, idle };
-        let body = envelope::seal(&results).map_err(std::io::Error::other)?;
+        let body = run.seal.seal(&results).map_err(std::io::Error::other)?;
         if connection::publish_safely(channel, &name, &body).await? == Published::NoQueue {
             run.set_gone();
             return Ok(());
@@ -227,7 +227,7 @@ mod tests {
         assert!(parts.len() >= 8);
         let mut again = Report::default();
         for part in parts {
-            let bytes = envelope::seal(&Results {
+            let bytes = super::super::Seal::new(None).seal(&Results {
                 job: crate::model::JobId::random(),
                 session: 1,
                 number: 1,

@@ -1,7 +1,8 @@
 //! Jobs whose leader died: nobody will ever conclude them.
 
-use super::envelope::JobEvent;
+use super::envelope::Seal;
 use super::joblog::{self, Next, Reader};
+use super::messages::JobEvent;
 use super::{AmqpConfig, AmqpError, connection, topology};
 use crate::model::{JobId, JobSpec};
 use lapin::Connection;
@@ -23,29 +24,37 @@ pub fn check(config: &AmqpConfig, is_same: &dyn Fn(&JobSpec) -> bool) -> Result<
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let opened = connection::open(config, "check").await?;
-        let removed = remove_stale(&opened, is_same).await;
+        let removed = remove_stale(&opened, &config.seal, is_same).await;
         connection::close(&opened).await;
         removed.map_err(|e| AmqpError::using(config, &e))
     })
 }
 
-async fn remove_stale(connection: &Connection, is_same: &dyn Fn(&JobSpec) -> bool) -> lapin::Result<Vec<JobId>> {
+async fn remove_stale(
+    connection: &Connection,
+    seal: &Seal,
+    is_same: &dyn Fn(&JobSpec) -> bool,
+) -> lapin::Result<Vec<JobId>> {
     let out = connection::confirmed_channel(connection).await?;
     topology::declare_shared(&out).await?;
     let mut removed = Vec::new();
-    for job in jobs_in_log(connection, is_same).await? {
+    for job in jobs_in_log(connection, seal, is_same).await? {
         if is_followed(connection, job).await {
             continue;
         }
-        joblog::append(&out, &JobEvent::Removed(job)).await?;
+        joblog::append(&out, seal, &JobEvent::Removed(job)).await?;
         topology::delete_job(connection, job).await?;
         removed.push(job);
     }
     Ok(removed)
 }
 
-async fn jobs_in_log(connection: &Connection, is_same: &dyn Fn(&JobSpec) -> bool) -> lapin::Result<Vec<JobId>> {
-    let mut reader = Reader::open(connection).await?;
+async fn jobs_in_log(
+    connection: &Connection,
+    seal: &Seal,
+    is_same: &dyn Fn(&JobSpec) -> bool,
+) -> lapin::Result<Vec<JobId>> {
+    let mut reader = Reader::open(connection, seal).await?;
     let mut jobs = BTreeMap::new();
     while let Some(Next::Event(event)) = reader.next(END_OF_LOG).await? {
         match event {

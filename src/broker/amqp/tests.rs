@@ -1,6 +1,6 @@
 //! What only this broker can meet: lost connections, workers that die, messages from nowhere.
 
-use super::envelope::{self, TasksRef};
+use super::messages::TasksRef;
 use super::{AmqpConfig, AmqpError, Ended, JobGate, Leader, Outcome, QueueType, Worker, connection, topology};
 use crate::broker::conformance::{OneJob, board, spec, test_config};
 use crate::broker::{Broker, Delivery, Pool};
@@ -231,7 +231,7 @@ fn messages_that_cannot_be_understood_are_set_aside_with_a_reason() {
     let root = Task::root();
     let foreign = |job| {
         let tasks = vec![&root];
-        envelope::seal_tasks(&TasksRef { job, attempts: 0, again: false, tasks }).unwrap()
+        super::Seal::new(None).seal_tasks(&TasksRef { job, attempts: 0, again: false, tasks }).unwrap()
     };
     let mut newer = foreign(led.id);
     newer[2] = 200;
