@@ -2,7 +2,7 @@
 
 use super::files_from::{FilesFrom, ListTrouble};
 use super::progress::Progress;
-use super::report::ReportFile;
+use super::report::{ReportEnd, ReportFile};
 use super::since::SinceArgs;
 use super::size::parse_size;
 use super::summary::{self, Finished};
@@ -10,11 +10,11 @@ use super::would::Lines;
 use super::{given_root, refuse, start_logging};
 use crate::broker::amqp::{AmqpConfig, QueueType};
 use crate::exit_code::ExitCode;
-use crate::fs::{Filesystem, Side};
+use crate::fs::{Filesystem, Side, Usage};
 use crate::model::policy::{CHUNK_ALIGN_BYTES, ChunkPolicy};
 use crate::model::{JobId, JobSpec, Policy, RelPath, Task, Timestamp};
 use crate::node::{self, Ended, NodeError, PoolSizes, Prepared};
-use crate::pass::{Access, PassRow};
+use crate::pass::{Access, Pass, PassRow};
 use crate::telemetry::Board;
 use anyhow::Context;
 use clap::Args;
@@ -22,6 +22,9 @@ use std::ffi::OsString;
 use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::sync::Arc;
+
+/// The share of a job, if nothing is said.
+const DEFAULT_PRIORITY: u8 = 10;
 
 /// Between which roots, and how.
 #[derive(Debug, Args)]
@@ -49,6 +52,13 @@ pub struct RunArgs {
     /// Actors that work on files [default: by cores]
     #[arg(long, env = "TREEHAUL_FILE_ACTORS", value_name = "N", value_parser = clap::value_parser!(u16).range(1..=4096))]
     file_actors: Option<u16>,
+
+    /// With a broker: the job's share of the workers, compared with other jobs
+    #[arg(long, value_name = "N", default_value_t = DEFAULT_PRIORITY, value_parser = clap::value_parser!(u8).range(1..=100))]
+    priority: u8,
+    /// Submit the job and leave it to the fleet
+    #[arg(skip)]
+    detach: bool,
 
     /// Write everything that failed or was found to this file, one JSON object a line
     #[arg(long, value_name = "FILE")]
@@ -242,64 +252,115 @@ fn try_run(
 ) -> anyhow::Result<ExitCode> {
     let broker = args.broker.as_deref().map(|url| AmqpConfig::parse(url, args.queue_type)).transpose();
     let broker = broker.map_err(NodeError::Broker)?;
+    anyhow::ensure!(!args.detach || broker.is_some(), "only a fleet can be left alone with a job: name its --broker");
     let report = args.report.as_deref().map(ReportFile::open).transpose()?;
-    let (ready, notes) = ready(roots, order, broker.as_ref())?;
-    let Ready { spec, row, prepared, first, list } = ready;
-    let named = list.is_some();
-    let (sink, report) = report.map_or_else(|| Ok(ReportFile::none()), ReportFile::into_sink)?;
-    let (sink, lines) = if spec.policy.dry_run && !args.json && !args.quiet {
-        let (sink, lines) = Lines::before(sink);
-        (sink, Some(lines))
-    } else {
-        (sink, None)
-    };
-    let board = Arc::new(Board::new(sink));
-    notes.iter().for_each(|note| board.note(note));
-    if row.access == Access::Make && !args.quiet {
-        node::doctor::cheap(&spec.source, &spec.target).iter().for_each(|loss| board.note(loss));
+    let ready = ready(roots, order, args.priority, broker.as_ref())?;
+    let watched = Watched::start(&ready.spec, report, &args)?;
+    if let Some(id) = ready.running {
+        watched.board.note(&format!("job {id} does this already: following it"));
     }
-    // Lines on the same terminal are progress enough.
-    let quiet = args.quiet || (lines.is_some() && std::io::stdout().is_terminal());
-    let progress = Progress::start(Arc::clone(&board), prepared.roots().source.usage(), quiet);
-    let ended = run_job(&spec, row, prepared, first, args.sizes(), broker.as_ref(), &board);
-    let ended = ended.map(|ended| match ended {
-        Ended::Complete => board.settle(&spec.policy.verify.salt).map_or_else(Ended::Aborted, |()| Ended::Complete),
-        other => other,
-    });
+    let usage = ready.work.as_ref().and_then(|(_, prepared)| prepared.roots().source.usage());
+    let (spec, list) = (ready.spec.clone(), ready.list.clone());
+    if ready.work.as_ref().is_some_and(|(row, _)| row.access == Access::Make) && !args.quiet {
+        node::doctor::cheap(&spec.source, &spec.target).iter().for_each(|loss| watched.board.note(loss));
+    }
+    if args.detach {
+        let held = ready.submit(broker.as_ref())?;
+        super::print_result(&spec.id.to_string());
+        drop(held);
+        return Ok(ExitCode::Complete);
+    }
+    let progress = watched.progress(usage);
+    let ended = run_job(ready, args.sizes(), broker.as_ref(), &watched.board);
     progress.finish();
-    if let Some(lines) = lines {
-        lines.finish();
-    }
-    let ended = ended?;
-    let finished = Finished { spec: &spec, snapshot: board.snapshot(), ended: &ended };
-    let code = tell(&finished, Tell { json: args.json, quiet: args.quiet });
-    let list = list.and_then(|trouble| trouble.take()).map(|why| anyhow::anyhow!(why));
-    let troubles: Vec<anyhow::Error> = list.into_iter().chain(report.finish().err()).collect();
-    troubles.iter().for_each(|e| super::say(&format!("treehaul: {e:#}")));
-    let code = if !troubles.is_empty() && code == ExitCode::Complete { ExitCode::Infrastructure } else { code };
-    if !named {
+    let code = watched.finish(&spec, ended?, tell);
+    let trouble = list.as_ref().and_then(ListTrouble::take).map(|why| super::say(&format!("treehaul: {why}")));
+    let code = if trouble.is_some() && code == ExitCode::Complete { ExitCode::Infrastructure } else { code };
+    if list.is_none() {
         // A job that looked at some paths only proves nothing about the others.
         node::history::remember(&spec, code.number());
     }
     Ok(code)
 }
 
-/// A job that can be run.
+/// What is shown and written of a job, wherever it runs.
+pub struct Watched {
+    /// Its board.
+    pub board: Arc<Board>,
+    report: ReportEnd,
+    lines: Option<Lines>,
+    tell: Tell,
+}
+
+impl Watched {
+    fn start(spec: &JobSpec, report: Option<ReportFile>, args: &RunArgs) -> anyhow::Result<Self> {
+        let (sink, report) = report.map_or_else(|| Ok(ReportFile::none()), ReportFile::into_sink)?;
+        let (sink, lines) = if spec.policy.dry_run && !args.json && !args.quiet {
+            let (sink, lines) = Lines::before(sink);
+            (sink, Some(lines))
+        } else {
+            (sink, None)
+        };
+        let tell = Tell { json: args.json, quiet: args.quiet };
+        Ok(Watched { board: Arc::new(Board::new(sink)), report, lines, tell })
+    }
+
+    fn progress(&self, usage: Option<Usage>) -> Progress {
+        // Lines on the same terminal are progress enough.
+        let quiet = self.tell.quiet || (self.lines.is_some() && std::io::stdout().is_terminal());
+        Progress::start(Arc::clone(&self.board), usage, quiet)
+    }
+
+    /// Judges, and says how it ended.
+    fn finish(self, spec: &JobSpec, ended: Ended, tell: impl FnOnce(&Finished<'_>, Tell) -> ExitCode) -> ExitCode {
+        let ended = match ended {
+            Ended::Complete => {
+                self.board.settle(&spec.policy.verify.salt).map_or_else(Ended::Aborted, |()| Ended::Complete)
+            }
+            other => other,
+        };
+        if let Some(lines) = self.lines {
+            lines.finish();
+        }
+        let finished = Finished { spec, snapshot: self.board.snapshot(), ended: &ended };
+        let code = tell(&finished, self.tell);
+        let Err(e) = self.report.finish() else { return code };
+        super::say(&format!("treehaul: {e:#}"));
+        if code == ExitCode::Complete { ExitCode::Infrastructure } else { code }
+    }
+}
+
+/// A job that can be run, or that is under way.
 struct Ready {
     spec: JobSpec,
-    row: &'static PassRow,
-    prepared: Prepared,
+    /// None if it is under way.
+    work: Option<(&'static PassRow, Prepared)>,
+    running: Option<JobId>,
     first: Box<dyn Iterator<Item = Task> + Send>,
     /// What went wrong with a list of paths while the job ran.
     list: Option<ListTrouble>,
 }
 
-/// Checks everything that can be checked before anything is touched. Also what is to be noted.
+impl Ready {
+    /// Gives the job to the fleet, unless it has it. What is given back holds the target's mark.
+    fn submit(self, broker: Option<&AmqpConfig>) -> anyhow::Result<Option<Arc<dyn Pass>>> {
+        match (self.work, broker) {
+            (Some((row, Prepared::Tree(roots))), Some(config)) => {
+                Ok(Some(node::submit(&self.spec, row, roots, self.first, config)?))
+            }
+            (Some(_), Some(_)) => anyhow::bail!("a single file is not worth a fleet: copy it without --broker"),
+            _ => Ok(None),
+        }
+    }
+}
+
+/// Checks everything that can be checked before anything is touched.
 fn ready(
     [source, target]: [OsString; 2],
     mut order: Order,
+    priority: u8,
     broker: Option<&AmqpConfig>,
-) -> anyhow::Result<(Ready, Vec<String>)> {
+) -> anyhow::Result<Ready> {
     let (source, target) = (given_root(source)?, given_root(target)?);
     let job = JobId::random();
     if let Some(since) = &order.since {
@@ -310,12 +371,12 @@ fn ready(
         order.policy.since = since.resolve(&source, &target, &order.policy)?;
     }
     // Before the target is made: a broker that cannot be reached must leave nothing.
-    let abandoned = match broker {
-        // A dry run takes no abandoned job's place.
-        Some(config) if order.policy.dry_run => node::ask_broker(config).map(|()| Vec::new())?,
-        Some(config) => node::check_broker(config, &source, &target)?,
-        None => Vec::new(),
-    };
+    if let Some(config) = broker
+        && let Some(state) = node::running_between(config, &source, &target)?
+        && !order.policy.dry_run
+    {
+        return already_running(state.spec, &order);
+    }
     let row = crate::pass::row(order.pass).with_context(|| format!("no pass '{}'", order.pass))?;
     let prepared = node::prepare(&source, &target, job, row.access, &order.policy)?;
     anyhow::ensure!(
@@ -343,24 +404,58 @@ fn ready(
         policy.verify.granularity_ns = policy.verify.granularity_ns.max(root.traits().time_granularity_ns);
     }
     let pass = order.pass.into();
-    let spec = JobSpec { id: job, pass, source, target, policy, submitted: Timestamp::now(), source_ino };
-    let lost = |job| format!("job {job} between the same roots had lost its leader; this one takes its place");
-    Ok((Ready { spec, row, prepared, first, list }, abandoned.into_iter().map(lost).collect()))
+    let spec = JobSpec { id: job, pass, source, target, policy, priority, submitted: Timestamp::now(), source_ino };
+    Ok(Ready { spec, work: Some((row, prepared)), running: None, first, list })
 }
 
-fn run_job(
-    spec: &JobSpec,
-    row: &PassRow,
-    prepared: Prepared,
-    first: impl Iterator<Item = Task> + Send,
-    sizes: PoolSizes,
-    broker: Option<&AmqpConfig>,
-    board: &Arc<Board>,
-) -> Result<Ended, NodeError> {
-    match (prepared, broker) {
+/// The same command again comes back to its job; another one between the same roots must not run beside it.
+fn already_running(spec: JobSpec, order: &Order) -> anyhow::Result<Ready> {
+    let id = spec.id;
+    let mut policy = spec.policy.clone();
+    // What is not the user's choice.
+    policy.verify.salt = order.policy.verify.salt;
+    policy.verify.target_ino = order.policy.verify.target_ino;
+    policy.verify.granularity_ns = order.policy.verify.granularity_ns;
+    anyhow::ensure!(
+        spec.pass == order.pass && policy == order.policy && order.files.is_none(),
+        "job {id} ({}) is under way between the same roots, and is not the same: wait for it with `treehaul follow \
+         {id}`, or end it with `treehaul cancel {id}`",
+        spec.pass
+    );
+    Ok(Ready { spec, work: None, running: Some(id), first: Box::new(std::iter::empty()), list: None })
+}
+
+fn run_job(ready: Ready, sizes: PoolSizes, broker: Option<&AmqpConfig>, board: &Arc<Board>) -> anyhow::Result<Ended> {
+    let Ready { spec, work, first, .. } = ready;
+    Ok(match (work, broker) {
         // One entry is not worth a message.
-        (Prepared::Single { roots, name, target_name }, _) => node::run_single(spec, roots, &name, &target_name, board),
-        (Prepared::Tree(roots), None) => node::run_alone(spec, row, roots, first, sizes, board),
-        (Prepared::Tree(roots), Some(config)) => node::run_with_fleet(spec, row, roots, first, config, board),
-    }
+        (Some((_, Prepared::Single { roots, name, target_name })), _) => {
+            node::run_single(&spec, roots, &name, &target_name, board)?
+        }
+        (Some((row, Prepared::Tree(roots))), None) => node::run_alone(&spec, row, roots, first, sizes, board)?,
+        (Some((row, Prepared::Tree(roots))), Some(config)) => {
+            // The target's mark is held until the end.
+            let _held = node::submit(&spec, row, roots, first, config)?;
+            node::follow(spec.id, config, board)?
+        }
+        (None, Some(config)) => node::follow(spec.id, config, board)?,
+        (None, None) => anyhow::bail!("a job of nobody"),
+    })
+}
+
+/// Follows a job that is, or was, on the broker, and says how it ended.
+pub fn follow_job(
+    args: &RunArgs,
+    config: &AmqpConfig,
+    spec: &JobSpec,
+    tell: impl FnOnce(&Finished<'_>, Tell) -> ExitCode,
+) -> anyhow::Result<ExitCode> {
+    let report = args.report.as_deref().map(ReportFile::open).transpose()?;
+    let watched = Watched::start(spec, report, args)?;
+    let progress = watched.progress(None);
+    let ended = node::follow(spec.id, config, &watched.board);
+    progress.finish();
+    let code = watched.finish(spec, ended?, tell);
+    node::history::remember(spec, code.number());
+    Ok(code)
 }

@@ -24,8 +24,8 @@ impl Finished<'_> {
     /// The exit code that says it.
     pub fn exit_code(&self) -> ExitCode {
         match self.ended {
-            Ended::Signalled(libc::SIGTERM) => ExitCode::Terminated,
-            Ended::Signalled(_) => ExitCode::Interrupted,
+            Ended::Signalled(libc::SIGTERM) | Ended::Left(libc::SIGTERM) => ExitCode::Terminated,
+            Ended::Signalled(_) | Ended::Left(_) => ExitCode::Interrupted,
             Ended::Aborted(_) => ExitCode::Infrastructure,
             Ended::Complete if self.snapshot.totals.different > 0 => ExitCode::Different,
             Ended::Complete if self.snapshot.totals.failed > 0 => ExitCode::FailedEntries,
@@ -214,6 +214,13 @@ pub fn trouble(f: &Finished<'_>) -> String {
         }
         Ended::Signalled(_) => {
             let _ = writeln!(out, "treehaul: interrupted; the same command goes on where this one stopped");
+        }
+        Ended::Left(_) => {
+            let id = f.spec.id;
+            let _ = writeln!(
+                out,
+                "treehaul: the job goes on: `treehaul follow {id}` comes back to it, `treehaul cancel {id}` ends it"
+            );
         }
         Ended::Complete => {}
     }

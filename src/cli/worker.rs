@@ -53,7 +53,7 @@ fn try_run(args: WorkerArgs) -> anyhow::Result<ExitCode> {
     let config = AmqpConfig::parse(&args.broker, QueueType::default()).map_err(NodeError::Broker)?;
     match node::run_worker(&config, name, sizes, args.load.limits())? {
         // Being told to stop is how a worker ends.
-        Ended::Signalled(_) | Ended::Complete => Ok(ExitCode::Complete),
+        Ended::Signalled(_) | Ended::Left(_) | Ended::Complete => Ok(ExitCode::Complete),
         Ended::Aborted(why) => {
             super::say(&format!("treehaul: {}", crate::model::escaped(why.as_bytes())));
             Ok(ExitCode::Infrastructure)

@@ -70,6 +70,8 @@ pub struct JobSpec {
     pub target: Vec<u8>,
     /// What to keep.
     pub policy: Policy,
+    /// Its share of the workers, compared with other jobs: twice the number, twice the share. At least 1.
+    pub priority: u8,
     /// When it was submitted, by that node's clock.
     pub submitted: super::Timestamp,
     /// Inode of the source root where it was submitted: a node that sees another one has not mounted it.

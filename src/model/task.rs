@@ -166,6 +166,47 @@ impl Task {
         Task::Dirs { parent: RelPath::root(), names: Names::default() }
     }
 
+    /// The name that it is about, if it is only one.
+    pub fn only_name(&self) -> Option<&[u8]> {
+        match self {
+            Task::Dirs { names, .. }
+            | Task::Finish { names, .. }
+            | Task::Pick { names, .. }
+            | Task::Chunk { name: names, .. }
+            | Task::Remove { names, .. } => names.iter().next().filter(|_| names.len() == 1).map(|(_, name)| name),
+            Task::Batch { entries, .. } => entries.iter().next().filter(|_| entries.len() == 1).map(|e| e.name),
+        }
+    }
+
+    /// The same work in tasks about one name each.
+    pub fn singles(&self) -> Vec<Task> {
+        let each = |names: &Names, task: &dyn Fn(Names) -> Task| {
+            let one = |(bits, name): (u8, &[u8])| {
+                let mut single = Names::default();
+                let _ = single.push(bits, name); // was checked when it got here
+                task(single)
+            };
+            names.iter().map(one).collect::<Vec<_>>()
+        };
+        let singles = match self {
+            Task::Dirs { parent, names } => each(names, &|names| Task::Dirs { parent: parent.clone(), names }),
+            Task::Finish { parent, names } => each(names, &|names| Task::Finish { parent: parent.clone(), names }),
+            Task::Pick { dir, names } => each(names, &|names| Task::Pick { dir: dir.clone(), names }),
+            Task::Remove { dir, names } => each(names, &|names| Task::Remove { dir: dir.clone(), names }),
+            Task::Chunk { .. } => Vec::new(),
+            Task::Batch { dir, entries, tag } => {
+                let one = |entry: Entry<'_>| {
+                    let mut entries = Entries::default();
+                    let _ = entries.push(&entry); // was checked when it got here
+                    Task::Batch { dir: dir.clone(), entries, tag: *tag }
+                };
+                entries.iter().map(one).collect()
+            }
+        };
+        // The root has no name, and a chunk is one already.
+        if singles.is_empty() { vec![self.clone()] } else { singles }
+    }
+
     /// Bytes that it holds, for bounds on memory.
     pub fn weight_bytes(&self) -> usize {
         let held = match self {

@@ -1,76 +1,67 @@
-//! A job that the workers of a broker do, followed from here.
+//! A job that the workers of a broker do: submitted, and followed, from here.
 
 use super::{Ended, NodeError};
-use crate::broker::amqp::{AmqpConfig, Leader, Outcome};
+use crate::broker::amqp::{self, AmqpConfig, Followed, Follower, JobState};
+use crate::model::fleet::{JobEnd, JobPhase};
 use crate::model::{JobId, JobSpec, Report, Task};
 use crate::pass::{Pass, PassRow, Roots};
 use crate::telemetry::Board;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering};
 
-/// Can the broker be used? Asked before anything is touched. A job between the same roots whose leader died is
-/// taken off the broker and named here; what it did stays done.
+/// Can the broker be used? Asked before anything is touched. Gives the job between the same roots that is under way.
 ///
 /// # Errors
 /// [`NodeError::Broker`].
-pub fn check_broker(config: &AmqpConfig, source: &[u8], target: &[u8]) -> Result<Vec<JobId>, NodeError> {
-    let same = |spec: &JobSpec| spec.source == source && spec.target == target;
-    crate::broker::amqp::check(config, &same).map_err(NodeError::Broker)
+pub fn running_between(config: &AmqpConfig, source: &[u8], target: &[u8]) -> Result<Option<JobState>, NodeError> {
+    let same =
+        |state: &JobState| state.phase != JobPhase::Ended && state.spec.source == source && state.spec.target == target;
+    Ok(amqp::jobs(config)?.into_iter().find(same))
 }
 
-/// Can the broker be used? No job is touched.
+/// Marks the target and submits a job. It goes on by itself then.
 ///
 /// # Errors
-/// [`NodeError::Broker`].
-pub fn ask_broker(config: &AmqpConfig) -> Result<(), NodeError> {
-    crate::broker::amqp::check(config, &|_| false).map(drop).map_err(NodeError::Broker)
-}
-
-/// Submits a job and leads it to its end. Blocks.
-///
-/// # Errors
-/// [`NodeError`], if it cannot start, or the broker does not let this process in any more.
-pub fn run_with_fleet(
+/// [`NodeError`]; nothing is left then.
+pub fn submit(
     spec: &JobSpec,
     row: &PassRow,
     roots: Roots,
     first: impl IntoIterator<Item = Task>,
     config: &AmqpConfig,
-    board: &Arc<Board>,
-) -> Result<Ended, NodeError> {
-    let signalled = watch_signals()?;
+) -> Result<Arc<dyn Pass>, NodeError> {
     let pass: Arc<dyn Pass> = Arc::from(row.prepare(spec, roots, true)?);
     pass.mark()?;
-    let conclude = || {
-        let mut report = Report::default();
-        pass.conclude(&mut report);
-        board.absorb(report);
-    };
-    let submitted = Leader::submit(config, spec.clone(), first, Arc::clone(board), super::gate_of(&pass));
-    let mut leader = submitted.inspect_err(|_| conclude())?;
-    // A job that is still on the broker needs its mark: the workers go on, and the next leader takes over.
-    let ended = leader.run(&|| signalled.load(Ordering::Relaxed) != 0, &mut |_| {})?;
-    let removed = leader.remove();
-    if removed.is_ok() || ended.outcome == Outcome::Complete {
-        conclude();
-    }
-    let letters = removed.unwrap_or_else(|e| {
-        board.note(&format!("the job is over, but its queues could not be removed: {e}"));
-        0
-    });
-    if letters > 0 {
-        board.note(&format!("{letters} messages that could not be worked on are kept in treehaul.{}.dead", spec.id));
-        if board.snapshot().totals.failed == 0 {
+    match amqp::submit(config, spec, first) {
+        Ok(()) => Ok(pass),
+        Err(e) => {
             let mut report = Report::default();
-            report.totals.failed = u64::from(letters);
-            board.absorb(report);
+            pass.conclude(&mut report);
+            Err(e.into())
         }
     }
-    Ok(match (signalled.load(Ordering::Relaxed), ended.outcome) {
-        (_, Outcome::Complete) => Ended::Complete,
-        (_, Outcome::Aborted(why)) => Ended::Aborted(why),
-        (0, Outcome::Stopped) => Ended::Aborted("somebody else stopped the job".into()),
-        (number, Outcome::Stopped) => Ended::Signalled(number),
+}
+
+/// Follows a job to its end, or until a signal comes. Blocks.
+///
+/// # Errors
+/// [`NodeError`], if the broker does not let this process in any more, or does not know the job.
+pub fn follow(job: JobId, config: &AmqpConfig, board: &Arc<Board>) -> Result<Ended, NodeError> {
+    let signalled = watch_signals()?;
+    let mut follower = Follower::new(config, job, Arc::clone(board))?;
+    let followed = follower.run(&|| signalled.load(Ordering::Relaxed) != 0)?;
+    Ok(match followed {
+        Followed::Left => Ended::Left(signalled.load(Ordering::Relaxed)),
+        Followed::Ended { end, letters } => {
+            if letters > 0 {
+                board.note(&format!("{letters} messages that could not be worked on are kept in treehaul.{job}.dead"));
+            }
+            match end {
+                JobEnd::Complete => Ended::Complete,
+                JobEnd::Aborted(why) => Ended::Aborted(why),
+                JobEnd::Cancelled(why) => Ended::Aborted(format!("cancelled: {why}")),
+            }
+        }
     })
 }
 

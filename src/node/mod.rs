@@ -10,7 +10,7 @@ mod single;
 mod worker;
 
 pub use alone::run_alone;
-pub use fleet::{ask_broker, check_broker, run_with_fleet};
+pub use fleet::{follow, running_between, submit};
 pub use roots::{Prepared, prepare};
 pub use single::run_single;
 pub use worker::run_worker;
@@ -51,6 +51,8 @@ pub enum Ended {
     Aborted(String),
     /// SIGINT or SIGTERM, by number.
     Signalled(i32),
+    /// The same while a fleet was followed: its job goes on.
+    Left(i32),
 }
 
 /// Why a job could not be run.

@@ -8,7 +8,7 @@ use crate::fs::layers::Limiter;
 use crate::fs::posix::{RootKind, kind_of};
 use crate::fs::{self, Options, Side};
 use crate::model::policy::Limits;
-use crate::model::{JobId, JobSpec, RelPath, escaped};
+use crate::model::{JobId, JobSpec, RelPath, Report, Totals, escaped};
 use crate::pass::{OpenError, Pass, Roots, row};
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -40,6 +40,18 @@ impl JobGate for Table {
         self.passes.write().unwrap_or_else(PoisonError::into_inner).insert(spec.id, Arc::from(pass));
         tracing::info!(job = %spec.id, source = escaped(&spec.source), target = escaped(&spec.target), "serving a job");
         Ok(())
+    }
+
+    fn may_finish(&self, job: JobId, totals: &Totals) -> Result<(), String> {
+        self.pass(job).map_or_else(|| Err("this worker has left the job".to_owned()), |pass| pass.may_finish(totals))
+    }
+
+    fn conclude(&self, job: JobId) -> Report {
+        let mut report = Report::default();
+        if let Some(pass) = self.pass(job) {
+            pass.conclude(&mut report);
+        }
+        report
     }
 
     fn retire(&self, job: JobId) {

@@ -33,6 +33,12 @@ pub struct Board {
 
 struct State {
     totals: Totals,
+    /// Counted by tasks that are not done: shown, and not settled.
+    in_progress: Totals,
+    /// Failures that were told.
+    told: u64,
+    /// Numbers of the failures that are kept.
+    numbers: Vec<u64>,
     failures: Vec<Failure>,
     findings: Vec<Finding>,
     kinds: BTreeMap<String, u64>,
@@ -90,6 +96,9 @@ impl Board {
     pub fn new(sink: Sink) -> Self {
         let state = State {
             totals: Totals::default(),
+            in_progress: Totals::default(),
+            told: 0,
+            numbers: Vec::new(),
             failures: Vec::new(),
             findings: Vec::new(),
             kinds: BTreeMap::new(),
@@ -115,7 +124,10 @@ impl Board {
         state.totals.add(&report.totals);
         for failure in report.failures {
             (state.sink)(Told::Failure(&failure));
+            state.told += 1;
             if state.failures.len() < SHOWN {
+                let number = state.told;
+                state.numbers.push(number);
                 state.failures.push(failure);
             }
         }
@@ -158,6 +170,37 @@ impl Board {
                 "cannot keep hard links and pieces of files in the temporary directory ({e}): set TMPDIR to one with room"
             )
         })
+    }
+
+    /// What tasks that are not done have counted so far, all together.
+    pub fn set_in_progress(&self, totals: Totals) {
+        self.lock().in_progress = totals;
+    }
+
+    /// What is shown beside [`Snapshot::totals`]: the totals with what is in progress.
+    pub fn progress(&self) -> Totals {
+        let state = self.lock();
+        let mut totals = state.totals;
+        totals.add(&state.in_progress);
+        totals
+    }
+
+    /// Some of what failed is tried again: what it had counted goes, and those failures, by their numbers from 1 in the
+    /// order in which they were told.
+    pub fn take_back(&self, totals: &Totals, failures: &[u64]) {
+        let mut state = self.lock();
+        state.totals.sub(totals);
+        let numbers = std::mem::take(&mut state.numbers);
+        let kept = std::mem::take(&mut state.failures).into_iter().zip(numbers);
+        (state.failures, state.numbers) = kept.filter(|(_, number)| !failures.contains(number)).unzip();
+        state.walk_over = false;
+        state.abort = None;
+    }
+
+    /// The job's totals as they were sealed.
+    pub fn set_totals(&self, totals: Totals) {
+        let mut state = self.lock();
+        (state.totals, state.in_progress) = (totals, Totals::default());
     }
 
     /// Everything has been found.

@@ -1,5 +1,6 @@
 //! Deliveries: how they come in, and what is in them.
 
+use super::envelope::Seal;
 use super::lanes::{Arrived, Lanes};
 use super::messages::Tasks;
 use super::publish;
@@ -7,7 +8,7 @@ use super::run::Run;
 use super::token::{Held, Token};
 use super::topology;
 use crate::broker::MAX_ATTEMPTS;
-use crate::model::Queue;
+use crate::model::{JobId, Queue, Task};
 use lapin::message::{Delivery, DeliveryResult};
 use lapin::options::{BasicCancelOptions, BasicConsumeOptions, BasicQosOptions};
 use lapin::types::{AMQPValue, FieldTable};
@@ -17,9 +18,29 @@ use std::pin::Pin;
 use std::sync::Arc;
 use tokio::sync::mpsc::UnboundedSender;
 
-/// Deliveries of one message without an end before it is set aside: each may have killed a whole worker, but
-/// most were lost connections and workers that were stopped, so there are many more than [`MAX_ATTEMPTS`].
-const MAX_DELIVERIES: u32 = 20;
+/// So many workers may be lost with a message before its tasks are worked on one by one.
+const SUSPECT_AFTER: u32 = MAX_ATTEMPTS - 1;
+
+/// Where deliveries come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Source {
+    /// A queue of tasks.
+    Tasks(Queue),
+    /// Tasks with which workers died.
+    Suspects,
+    /// What this run parked itself.
+    Hold,
+}
+
+impl Source {
+    fn name(self, run: &Run) -> String {
+        match self {
+            Source::Tasks(queue) => topology::tasks(run.job, queue),
+            Source::Suspects => topology::suspects(run.job),
+            Source::Hold => topology::hold(run.job, run.session),
+        }
+    }
+}
 
 /// Consumers of one job on one channel.
 pub(super) struct Consumption {
@@ -28,7 +49,7 @@ pub(super) struct Consumption {
     channel: Channel,
     /// Told when the broker ends a consumer.
     ended: UnboundedSender<Option<lapin::Error>>,
-    consumers: Vec<(Queue, Consumer)>,
+    consumers: Vec<(Source, Consumer)>,
 }
 
 impl Consumption {
@@ -41,14 +62,14 @@ impl Consumption {
         Consumption { run: Arc::clone(run), lanes: Arc::clone(lanes), channel, ended, consumers: Vec::new() }
     }
 
-    /// Starts to consume a queue.
-    pub async fn start(&mut self, queue: Queue, prefetch: u16) -> lapin::Result<()> {
-        if self.consumers.iter().any(|(q, _)| *q == queue) {
+    /// Starts to consume a queue, `prefetch` messages at a time; 0 is as many as there are.
+    pub async fn start(&mut self, source: Source, prefetch: u16) -> lapin::Result<()> {
+        if self.consumes(source) {
             return Ok(());
         }
         // The prefetch of a channel is that of consumers started after it was set.
         self.channel.basic_qos(prefetch, BasicQosOptions::default()).await?;
-        let name = topology::tasks(self.run.job, queue);
+        let name = source.name(&self.run);
         let options = BasicConsumeOptions::default();
         let consumer = self.channel.basic_consume(name.into(), "".into(), options, FieldTable::default()).await?;
         // Deliveries are counted on the connection's own thread, in the order of what came on the channel:
@@ -56,19 +77,30 @@ impl Consumption {
         consumer.set_delegate(Inlet {
             run: Arc::clone(&self.run),
             lanes: Arc::clone(&self.lanes),
-            queue,
+            source,
             ended: self.ended.clone(),
         });
-        self.run.set_consumer(queue, true);
-        self.consumers.push((queue, consumer));
+        if let Source::Tasks(queue) = source {
+            self.run.set_consumer(queue, true);
+        }
+        self.consumers.push((source, consumer));
         Ok(())
     }
 
-    /// Ends all consumers; deliveries that are here stay.
+    /// Is the queue being consumed?
+    pub fn consumes(&self, source: Source) -> bool {
+        self.consumers.iter().any(|(s, _)| *s == source)
+    }
+
+    /// Ends all consumers but that of what is parked; deliveries that are here stay.
     pub async fn cancel(&mut self) -> lapin::Result<()> {
-        for (queue, consumer) in self.consumers.drain(..) {
+        let (parked, ended) = std::mem::take(&mut self.consumers).into_iter().partition(|(s, _)| *s == Source::Hold);
+        self.consumers = parked;
+        for (source, consumer) in ended {
             self.channel.basic_cancel(consumer.tag(), BasicCancelOptions::default()).await?;
-            self.run.set_consumer(queue, false);
+            if let Source::Tasks(queue) = source {
+                self.run.set_consumer(queue, false);
+            }
         }
         Ok(())
     }
@@ -77,14 +109,15 @@ impl Consumption {
 struct Inlet {
     run: Arc<Run>,
     lanes: Arc<Lanes>,
-    queue: Queue,
+    source: Source,
     ended: UnboundedSender<Option<lapin::Error>>,
 }
 
 impl ConsumerDelegate for Inlet {
     fn on_new_delivery(&self, delivery: DeliveryResult) -> Pin<Box<dyn Future<Output = ()> + Send>> {
         match delivery {
-            Ok(Some(delivery)) => self.lanes.arrive(arrived(&self.run, self.queue, delivery)),
+            Ok(Some(delivery)) if self.source == Source::Hold => parked(&self.run, &delivery),
+            Ok(Some(delivery)) => self.lanes.arrive(arrived(&self.run, self.source, delivery)),
             // The receiver is gone only if the run is over, and then nobody minds.
             Ok(None) => drop(self.ended.send(None)),
             Err(e) => drop(self.ended.send(Some(e))),
@@ -93,11 +126,24 @@ impl ConsumerDelegate for Inlet {
     }
 }
 
-fn arrived(run: &Arc<Run>, queue: Queue, delivery: Delivery) -> Arrived {
+/// A copy has come back: from now on it stands for the delivery.
+fn parked(run: &Run, delivery: &Delivery) {
+    let headers = delivery.properties.headers().as_ref();
+    let attempt = headers.and_then(|h| h.inner().get(publish::ATTEMPT_HEADER)).and_then(|value| match value {
+        AMQPValue::LongLongInt(n) => Some(n.cast_unsigned()),
+        _ => None,
+    });
+    // One that is settled meanwhile needs it no more.
+    let old = attempt.and_then(|a| run.token(a)).map_or(delivery.delivery_tag, |t| t.moved(delivery.delivery_tag));
+    run.acknowledge(old);
+}
+
+fn arrived(run: &Arc<Run>, source: Source, delivery: Delivery) -> Arrived {
     let headers = delivery.properties.headers().as_ref();
     let count = headers.and_then(|h| h.inner().get("x-delivery-count")).and_then(number).unwrap_or(0);
-    let token = Token::new(run, queue, delivery.delivery_tag);
-    Arrived { body: delivery.data, queue, redelivered: delivery.redelivered, count, token }
+    let counted = if let Source::Tasks(queue) = source { queue } else { Queue::Files };
+    let token = Token::new(run, counted, delivery.delivery_tag, delivery.data);
+    Arrived { source, redelivered: delivery.redelivered, count, token }
 }
 
 fn number(value: &AMQPValue) -> Option<u32> {
@@ -112,27 +158,59 @@ fn number(value: &AMQPValue) -> Option<u32> {
     u32::try_from(wide).ok()
 }
 
-/// Looks into a delivery. None: it was set aside.
+/// Looks into a delivery. None: it was set aside, or goes elsewhere.
 pub(super) fn look_into(arrived: Arrived, may_wait: bool) -> Option<Vec<Held>> {
-    let Arrived { body, queue, redelivered, count, token } = arrived;
+    let Arrived { source, redelivered, count, token } = arrived;
     let run = Arc::clone(&token.run);
-    token.begin();
-    let tasks = match run.seal.open_tasks(&body, run.job, queue) {
+    let opened = match source {
+        Source::Tasks(queue) => run.seal.open_tasks(&token.body, run.job, queue),
+        Source::Suspects | Source::Hold => run.seal.open_any_tasks(&token.body, run.job),
+    };
+    let Tasks { origin, attempts, again, tasks, .. } = match opened {
         Ok(tasks) => tasks,
         Err(e) => {
-            let reason = format!("a message of queue {} cannot be understood: {e}", topology::tasks(run.job, queue));
-            publish::bury(body, b"", &reason, token, may_wait);
+            let reason = format!("a message of queue {} cannot be understood: {e}", source.name(&run));
+            publish::bury(token.body.clone(), b"", &reason, token, may_wait);
             return None;
         }
     };
-    let Tasks { attempts, again, tasks, .. } = tasks;
-    if count >= MAX_DELIVERIES || attempts >= MAX_ATTEMPTS {
-        let reason = format!("gave up after {count} deliveries without an end and {attempts} attempts");
-        let directory = tasks.first().map(|t| t.directory().as_bytes().to_vec()).unwrap_or_default();
-        publish::bury(body, &directory, &reason, token, may_wait);
+    let queue = tasks.first().map_or(Queue::Files, Task::queue);
+    let again = again || redelivered || attempts > 0;
+    token.begin(origin, queue, again);
+    let lost = if source == Source::Suspects { count + SUSPECT_AFTER } else { 0 };
+    if lost >= MAX_ATTEMPTS || attempts >= MAX_ATTEMPTS {
+        let reason = format!("gave up: {lost} workers were lost with it, and {attempts} actors");
+        let directory = tasks.first().map(|t| what_of(t)).unwrap_or_default();
+        publish::bury(token.body.clone(), &directory, &reason, token, may_wait);
         return None;
     }
-    let again = again || redelivered || attempts > 0;
-    let hold = |task| Held { task: Arc::new(task), attempts, again, token: Arc::clone(&token) };
+    if source != Source::Suspects && count >= SUSPECT_AFTER {
+        tracing::warn!(job = %run.job, count, "workers were lost with a message; its tasks are worked on one by one");
+        let alone = tasks.iter().flat_map(Task::singles);
+        let hold = |task| Held { task: Arc::new(task), attempts, again, suspect: true, token: Arc::clone(&token) };
+        if publish::post(alone.map(hold).collect(), may_wait).is_err() {
+            tracing::debug!("the connection is gone; the broker delivers again by itself");
+        }
+        return None;
+    }
+    let suspect = source == Source::Suspects;
+    let hold = |task| Held { task: Arc::new(task), attempts, again, suspect, token: Arc::clone(&token) };
     Some(tasks.into_iter().map(hold).collect())
+}
+
+/// The queue that a parked message came from.
+pub(super) fn home_of(seal: &Seal, body: &[u8], job: JobId) -> String {
+    match seal.open_any_tasks(body, job) {
+        Ok(tasks) => topology::tasks(job, tasks.tasks.first().map_or(Queue::Files, Task::queue)),
+        // It was understood once; where it lies it is seen.
+        Err(_) => topology::dead(job),
+    }
+}
+
+/// What a task is about: its directory, and the entry if it is only one.
+fn what_of(task: &Task) -> Vec<u8> {
+    match task.only_name() {
+        Some(name) => task.directory().display_join(name),
+        None => task.directory().as_bytes().to_vec(),
+    }
 }

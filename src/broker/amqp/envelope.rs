@@ -5,7 +5,7 @@
 
 use super::messages::{Payload, Tasks, TasksRef};
 use crate::broker::codec::{self, CodecError};
-use crate::model::{JobId, Queue};
+use crate::model::{JobId, Queue, Task};
 use serde::Serialize;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -88,13 +88,23 @@ impl Seal {
         Ok(codec::decode(body)?)
     }
 
-    /// Reads tasks that came from a queue of a job.
-    pub(super) fn open_tasks(&self, bytes: &[u8], job: JobId, queue: Queue) -> Result<Tasks, EnvelopeError> {
+    /// Reads tasks of any one queue of a job.
+    pub(super) fn open_any_tasks(&self, bytes: &[u8], job: JobId) -> Result<Tasks, EnvelopeError> {
         let opened: Tasks = self.open(bytes)?;
         if opened.job != job {
             return Err(EnvelopeError::WrongJob(opened.job));
         }
+        let queue = opened.tasks.first().map_or(Queue::Files, Task::queue);
         if opened.tasks.is_empty() || opened.tasks.iter().any(|t| t.queue() != queue) {
+            return Err(EnvelopeError::WrongQueue(queue));
+        }
+        Ok(opened)
+    }
+
+    /// Reads tasks that came from a queue of a job.
+    pub(super) fn open_tasks(&self, bytes: &[u8], job: JobId, queue: Queue) -> Result<Tasks, EnvelopeError> {
+        let opened = self.open_any_tasks(bytes, job)?;
+        if opened.tasks.iter().any(|t| t.queue() != queue) {
             return Err(EnvelopeError::WrongQueue(queue));
         }
         Ok(opened)

@@ -2,7 +2,7 @@
 
 use super::AmqpConfig;
 use super::envelope::EnvelopeError;
-use crate::model::escaped;
+use crate::model::{JobId, escaped};
 use lapin::ErrorKind;
 
 /// Why the broker could not be used. No message shows a password.
@@ -63,6 +63,9 @@ pub enum AmqpError {
         /// What was met.
         why: String,
     },
+    /// The broker knows nothing of the job.
+    #[error("the broker knows no job {0}: see `treehaul status`")]
+    NoJob(JobId),
     /// A value does not fit into a message.
     #[error("cannot make a message: {0}")]
     Message(#[from] EnvelopeError),

@@ -1,19 +1,22 @@
-//! The log of jobs: a stream that every worker replays from its beginning.
+//! The streams: the log of all jobs, and each job's own. Whoever reads one from its beginning knows how things stand.
 
 use super::connection::{self, Published};
-use super::envelope::Seal;
-use super::messages::JobEvent;
-use super::topology::JOB_LOG;
+use super::envelope::{EnvelopeError, Seal};
+use super::messages::{JobEvent, Payload, Record, What};
+use super::topology::{self, JOB_LOG};
+use crate::model::JobId;
 use futures_util::StreamExt;
+use lapin::message::Delivery;
 use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions};
 use lapin::types::{AMQPValue, FieldTable, LongString};
 use lapin::{Channel, Connection, Consumer};
+use std::marker::PhantomData;
 use std::time::Duration;
 
-/// Events that may be on their way at a time.
+/// Entries that may be on their way at a time.
 const PREFETCH: u16 = 200;
 
-/// Appends an event; it is safe when this returns.
+/// Appends an event to the log of jobs; it is safe when this returns.
 pub(super) async fn append(channel: &Channel, seal: &Seal, event: &JobEvent) -> lapin::Result<()> {
     let body = seal.seal(event).map_err(std::io::Error::other)?;
     match connection::publish_safely(channel, JOB_LOG, &body).await? {
@@ -22,45 +25,87 @@ pub(super) async fn append(channel: &Channel, seal: &Seal, event: &JobEvent) -> 
     }
 }
 
-/// A reader of the log.
-pub(super) struct Reader {
+/// Appends to a job's own stream; it is safe when this returns, unless the job is gone.
+pub(super) async fn record(channel: &Channel, seal: &Seal, job: JobId, what: What) -> lapin::Result<Published> {
+    let body = seal.seal(&Record { job, what }).map_err(std::io::Error::other)?;
+    connection::publish_safely(channel, &topology::results(job), &body).await
+}
+
+/// A reader of a stream.
+pub(super) struct Reader<T> {
     channel: Channel,
     consumer: Consumer,
     seal: Seal,
+    /// Offset of the entry after the last one that was read.
+    pub next_offset: i64,
+    kind: PhantomData<fn() -> T>,
 }
 
-impl Reader {
-    /// Begins at the first event that the broker still has.
-    pub async fn open(connection: &Connection, seal: &Seal) -> lapin::Result<Self> {
+impl<T: Payload> Reader<T> {
+    /// Begins at an offset, or at the first entry that the broker still has.
+    pub async fn open(connection: &Connection, seal: &Seal, stream: &str, from: i64) -> lapin::Result<Self> {
         let channel = connection.create_channel().await?;
         channel.basic_qos(PREFETCH, BasicQosOptions::default()).await?;
         let mut arguments = FieldTable::default();
-        arguments.insert("x-stream-offset".into(), AMQPValue::LongString(LongString::from("first")));
+        let offset = match from {
+            0 => AMQPValue::LongString(LongString::from("first")),
+            offset => AMQPValue::LongLongInt(offset),
+        };
+        arguments.insert("x-stream-offset".into(), offset);
         let options = BasicConsumeOptions::default();
-        let consumer = channel.basic_consume(JOB_LOG.into(), "".into(), options, arguments).await?;
-        Ok(Reader { channel, consumer, seal: seal.clone() })
+        let consumer = channel.basic_consume(stream.into(), "".into(), options, arguments).await?;
+        Ok(Reader { channel, consumer, seal: seal.clone(), next_offset: from, kind: PhantomData })
     }
 
-    /// The next event, or that none came for a while; none at all when the broker ends the reading. Entries
-    /// that this version does not know are passed over: a newer version may write them.
-    pub async fn next(&mut self, quiet: Duration) -> lapin::Result<Option<Next>> {
+    /// The next delivery, to be given to [`Reader::read`]; none when the broker ends the reading. May be dropped while it
+    /// waits: nothing is lost.
+    pub async fn delivery(&mut self) -> Option<lapin::Result<Delivery>> {
+        self.consumer.next().await
+    }
+
+    /// Reads a delivery. None: it is passed over, since it was read before, or is not understood; a newer version may
+    /// have written it.
+    pub async fn read(&mut self, delivery: Delivery) -> lapin::Result<Option<T>> {
+        self.channel.basic_ack(delivery.delivery_tag, BasicAckOptions::default()).await?;
+        let headers = delivery.properties.headers().as_ref();
+        if let Some(AMQPValue::LongLongInt(offset)) = headers.and_then(|h| h.inner().get("x-stream-offset")) {
+            // A broker may begin a little before the offset that it was asked for.
+            if *offset < self.next_offset {
+                return Ok(None);
+            }
+            self.next_offset = offset + 1;
+        }
+        match self.seal.open(&delivery.data) {
+            Ok(entry) => return Ok(Some(entry)),
+            Err(EnvelopeError::Version(version)) => {
+                tracing::debug!(version, "passed over an entry of another wire version");
+            }
+            Err(e) => tracing::warn!(error = %e, "passed over an entry that is not ours"),
+        }
+        Ok(None)
+    }
+
+    /// The next entry, or that none came for a while; none at all when the broker ends the reading.
+    pub async fn next(&mut self, quiet: Duration) -> lapin::Result<Option<Next<T>>> {
         loop {
-            let Ok(delivery) = tokio::time::timeout(quiet, self.consumer.next()).await else {
+            let Ok(delivery) = tokio::time::timeout(quiet, self.delivery()).await else {
                 return Ok(Some(Next::Quiet));
             };
             let Some(delivery) = delivery else { return Ok(None) };
-            let delivery = delivery?;
-            self.channel.basic_ack(delivery.delivery_tag, BasicAckOptions::default()).await?;
-            match self.seal.open(&delivery.data) {
-                Ok(event) => return Ok(Some(Next::Event(event))),
-                Err(e) => tracing::warn!(error = %e, "passed over an entry of the job log"),
+            if let Some(entry) = self.read(delivery?).await? {
+                return Ok(Some(Next::Entry(entry)));
             }
         }
+    }
+
+    /// Ends the reading.
+    pub async fn close(self) {
+        drop(self.channel.close(200, "done".into()).await); // it may be gone already
     }
 }
 
 /// What a reader meets.
-pub(super) enum Next {
-    Event(JobEvent),
+pub(super) enum Next<T> {
+    Entry(T),
     Quiet,
 }

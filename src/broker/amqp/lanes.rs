@@ -3,6 +3,7 @@
 //! Invariant: what waits here is bounded; what is taken or let go of keeps its delivery's token until it is
 //! done. Tokens are let go of outside the lock.
 
+use super::consume::Source;
 use super::run::Run;
 use super::token::{Held, Token};
 use crate::broker::Pool;
@@ -20,10 +21,12 @@ const ROOM_PATIENCE: Duration = Duration::from_secs(1);
 /// A backlog of so many tasks is shared with workers that have nothing to do.
 const WORTH_SHARING: usize = 2;
 
+/// What a task is taken to need, before it is known.
+const TURN: Duration = Duration::from_micros(100);
+
 /// A delivery that nobody has looked into.
 pub(super) struct Arrived {
-    pub body: Vec<u8>,
-    pub queue: Queue,
+    pub source: Source,
     pub redelivered: bool,
     /// How often the broker delivered it before; a classic queue does not count.
     pub count: u32,
@@ -42,9 +45,17 @@ struct Lane {
     files: VecDeque<Held>,
     files_bytes: usize,
     arrived: [VecDeque<Arrived>; 2],
+    /// Nothing is to be done for it here now.
+    closed: bool,
+    /// Time that actors spent on the job, divided by its weight.
+    used: Duration,
 }
 
 impl Lane {
+    fn has_work(&self, pool: Pool) -> bool {
+        self.local(pool) > 0 || !self.arrived[pool as usize].is_empty()
+    }
+
     fn local(&self, pool: Pool) -> usize {
         if pool == Pool::Dirs { self.dirs.len() } else { self.files.len() }
     }
@@ -72,7 +83,6 @@ impl Lane {
 #[derive(Default)]
 struct State {
     lanes: Vec<Lane>,
-    turn: usize,
     waiting: [u32; 2],
     /// Actors of other workers that wait, as far as the leader knows.
     others_wait: [bool; 2],
@@ -84,17 +94,12 @@ impl State {
         self.lanes.iter_mut().find(|l| Arc::ptr_eq(&l.run, run))
     }
 
-    /// Jobs take turns.
+    /// The job that has had the least of its share comes first.
     fn pop(&mut self, pool: Pool) -> Option<Taken> {
-        let lanes = self.lanes.len();
-        for i in 0..lanes {
-            let at = (self.turn + i) % lanes;
-            if let Some(taken) = self.lanes[at].pop(pool) {
-                self.turn = at + 1;
-                return Some(taken);
-            }
-        }
-        None
+        let lane = self.lanes.iter_mut().filter(|l| l.has_work(pool)).min_by_key(|l| l.used)?;
+        // Until it is known how long this takes: others come first meanwhile.
+        lane.used += TURN / lane.run.weight;
+        lane.pop(pool)
     }
 }
 
@@ -117,13 +122,32 @@ impl Lanes {
 
     /// Makes room for a job.
     pub fn open(&self, run: &Arc<Run>) {
-        self.lock().lanes.push(Lane {
+        let mut state = self.lock();
+        // A job that comes later has no claim on what others had before.
+        let used = state.lanes.iter().map(|l| l.used).min().unwrap_or_default();
+        state.lanes.push(Lane {
             run: Arc::clone(run),
+            closed: false,
+            used,
             dirs: VecDeque::new(),
             files: VecDeque::new(),
             files_bytes: 0,
             arrived: Default::default(),
         });
+    }
+
+    /// From now on tasks of a job stay here, or do not.
+    pub fn set_open(&self, run: &Arc<Run>, open: bool) {
+        if let Some(lane) = self.lock().lane(run) {
+            lane.closed = !open;
+        }
+    }
+
+    /// An actor spent so long on a task of a job.
+    pub fn charge(&self, run: &Arc<Run>, time: Duration) {
+        if let Some(lane) = self.lock().lane(run) {
+            lane.used += time / run.weight;
+        }
     }
 
     /// Forgets a job with everything that waits.
@@ -157,12 +181,13 @@ impl Lanes {
 
     /// A delivery came.
     pub fn arrive(&self, arrived: Arrived) {
-        let pool = pool_of(arrived.queue);
+        let pool = match arrived.source {
+            Source::Tasks(queue) => pool_of(queue),
+            Source::Suspects | Source::Hold => Pool::Files,
+        };
         let mut state = self.lock();
         let run = Arc::clone(&arrived.token.run);
-        if state.draining {
-            arrived.token.forsake();
-        } else if let Some(lane) = state.lane(&run) {
+        if let Some(lane) = state.lane(&run) {
             lane.arrived[pool as usize].push_back(arrived);
             drop(state);
             self.work[pool as usize].notify_one();
@@ -203,7 +228,7 @@ impl Lanes {
             if state.draining {
                 return Some(held);
             }
-            let Some(lane) = state.lane(&run) else { return Some(held) };
+            let Some(lane) = state.lane(&run).filter(|l| !l.closed) else { return Some(held) };
             let full = pool == Pool::Files && lane.files_bytes >= FILES_BYTES;
             if others && lane.local(pool) >= WORTH_SHARING {
                 return Some(held);
@@ -232,7 +257,7 @@ impl Lanes {
             let run = Arc::clone(&held.token.run);
             let draining = state.draining;
             match state.lane(&run) {
-                Some(lane) if !draining => lane.push(held, true),
+                Some(lane) if !draining && !lane.closed => lane.push(held, true),
                 _ => homeless.push(held),
             }
         }

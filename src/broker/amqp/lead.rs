@@ -1,22 +1,30 @@
-//! The leader at work: looks, absorbs results, moves the job on.
+//! The leader at work: looks, moves the job on, seals it, clears up.
 //!
-//! Invariant: a report counts once, however often it comes; it is acknowledged after it is on the board.
+//! Who leads a job is decided by its baton: one message in a queue with a single active consumer. The worker that holds
+//! it, unacknowledged, leads; when it is gone the broker gives the baton to another, which reads the job's stream
+//! and goes on from there. Invariant: whatever a leader does may be done again by the next one.
 
-use super::connection::{self, Depth, Published};
-use super::envelope::Seal;
+use super::connection::{self, Depth};
+use super::consume;
 use super::link::{Heard, Link};
-use super::messages::{self, JobEvent, Probe, Reply, Results, Standing};
+use super::messages::{self, Baton, JobEvent, Probe, Reply, Standing, What};
 use super::quiescence::{Look, Verdict, Watch};
-use super::{AmqpConfig, Fleet, Member, Outcome, joblog, topology};
-use crate::broker::Gate;
-use crate::model::{JobId, JobSpec, Queue, escaped};
+use super::session::{JobState, Session};
+use super::story::{Sealed, Story};
+use super::topology;
+use crate::model::fleet::{JobEnd, JobPhase};
+use crate::model::{JobId, JobSpec, Queue, Report, Totals, escaped};
 use crate::telemetry::Board;
-use lapin::message::Delivery;
-use lapin::options::{BasicAckOptions, BasicGetOptions, BasicNackOptions, QueuePurgeOptions};
-use lapin::types::{AMQPValue, FieldTable, LongString};
-use std::collections::{BTreeMap, HashMap};
+use futures_util::StreamExt;
+use lapin::options::{
+    BasicAckOptions, BasicConsumeOptions, BasicGetOptions, BasicNackOptions, BasicQosOptions, QueuePurgeOptions,
+};
+use lapin::types::FieldTable;
+use std::collections::{BTreeMap, BTreeSet};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tokio::sync::watch;
 
 /// How long a look waits for workers that the broker counts.
 const ANSWER: Duration = Duration::from_secs(1);
@@ -26,118 +34,267 @@ const LISTEN: Duration = Duration::from_millis(50);
 const SHORT_PAUSE: Duration = Duration::from_millis(5);
 /// Pause between looks while there is work.
 const LONG_PAUSE: Duration = Duration::from_millis(250);
-/// So long without any worker is said.
-const LONELY: Duration = Duration::from_secs(3);
+/// The same while the job is paused.
+const PAUSED_PAUSE: Duration = Duration::from_secs(1);
 /// How long workers may take to let go of a job that is stopped: the files in their hands.
 const STOP_PATIENCE: Duration = Duration::from_secs(30);
-/// How long the last reports may take.
-const REPORT_PATIENCE: Duration = Duration::from_secs(30);
+/// The baton is renewed so often: the broker takes what is held for long for forgotten.
+const RENEW: Duration = Duration::from_secs(5);
+/// Batons that may be on their way: an old one and its successor, and some that dead leaders left.
+const BATONS: u16 = 16;
+/// How long readers may take to say that they have read the end.
+const FAREWELL: Duration = Duration::from_secs(3);
+/// So many entries of a worker, and of all others, say something about its failures.
+const ENOUGH: u64 = 100;
 
-/// What the leader knows of its job, whatever becomes of its connection.
-pub(super) struct Memory {
-    spec: JobSpec,
-    board: Arc<Board>,
-    gate: Gate,
-    seal: Seal,
-    watch: Watch,
-    /// The last report of each session.
-    absorbed: HashMap<u64, u64>,
-    replies: Vec<Reply>,
-    round: u64,
-    abort: Option<String>,
-    /// Reports are missing: totals may be too small.
-    lossy: bool,
-    /// A worker said that it has nothing left.
-    hinted: bool,
-    pause: Duration,
-    served: Instant,
-}
-
-impl Memory {
-    pub fn new(spec: JobSpec, board: Arc<Board>, gate: Gate, config: &AmqpConfig) -> Self {
-        Memory {
-            spec,
-            board,
-            gate,
-            seal: config.seal.clone(),
-            watch: Watch::new(config.unnoticed()),
-            absorbed: HashMap::new(),
-            replies: Vec::new(),
-            round: 0,
-            abort: None,
-            lossy: false,
-            hinted: false,
-            pause: SHORT_PAUSE,
-            served: Instant::now(),
-        }
-    }
-
-    pub fn job(&self) -> JobId {
-        self.spec.id
-    }
-
-    /// What becomes of a job that is ended early.
-    pub fn ended_early(&self) -> Outcome {
-        self.abort.clone().map_or(Outcome::Stopped, Outcome::Aborted)
-    }
-
-    /// Follows the job until it is over, or the connection fails.
-    pub async fn follow(
-        &mut self,
-        link: &mut Link,
-        config: &AmqpConfig,
-        stop: &dyn Fn() -> bool,
-        on_look: &mut dyn FnMut(&Fleet),
-    ) -> lapin::Result<Outcome> {
-        loop {
-            if self.abort.is_some() || stop() {
-                return self.end_early(link).await;
-            }
-            let look = self.look(link).await?;
-            on_look(&self.fleet(&look));
-            self.mind_loneliness(&look, config);
-            match self.watch.observe(&look, Instant::now()) {
-                Verdict::Busy => self.rest(link, &look, stop).await?,
-                Verdict::Quiet => self.listen(link, SHORT_PAUSE, stop).await?,
-                Verdict::Over if !self.is_empty(link).await? => {}
-                Verdict::Over => {
-                    self.hear_last_reports(link, &look).await?;
-                    if self.watch.is_finishing() {
-                        return Ok(Outcome::Complete);
-                    }
-                    self.board.set_walk_over();
-                    if self.lossy && self.spec.policy.delete.is_some() {
-                        self.abort = Some(
-                            "reports of workers are missing, so it is not known how much would be removed: nothing was \
-                             removed; run it again"
-                                .into(),
-                        );
-                        continue;
-                    }
-                    if let Err(why) = (self.gate)(&self.board.snapshot().totals) {
-                        self.abort = Some(why);
-                        continue;
-                    }
-                    joblog::append(&link.out, &self.seal, &JobEvent::Finishing(self.spec.id)).await?;
-                    self.watch.enter_finishing();
-                    self.pause = SHORT_PAUSE;
+/// Leads the job whenever the baton comes; returns when the job is gone, or this worker is on its way out.
+pub(super) async fn serve(
+    session: &Arc<Session>,
+    spec: &JobSpec,
+    states: watch::Receiver<JobState>,
+) -> lapin::Result<()> {
+    let job = spec.id;
+    let channel = connection::confirmed_channel(session.connection()).await?;
+    channel.basic_qos(BATONS, BasicQosOptions::default()).await?;
+    let (none, options) = (FieldTable::default(), BasicConsumeOptions::default());
+    let mut batons = match channel.basic_consume(topology::lead(job).into(), "".into(), options, none).await {
+        Err(e) if connection::is_missing(&e) => return Ok(()),
+        consumer => consumer?,
+    };
+    let mut held: Option<(u64, u64)> = None;
+    let mut leading: Option<Pin<Box<dyn Future<Output = lapin::Result<()>> + Send + '_>>> = None;
+    let mut renew = tokio::time::interval(RENEW);
+    renew.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            baton = batons.next() => {
+                let Some(baton) = baton.transpose()? else { return Ok(()) };
+                let number = session.seal().open::<Baton>(&baton.data).ok().filter(|b| b.job == job).map(|b| b.number);
+                let old = match number {
+                    Some(number) => held.replace((baton.delivery_tag, number)).map(|(tag, _)| tag),
+                    None => Some(baton.delivery_tag),
+                };
+                if let Some(tag) = old {
+                    channel.basic_ack(tag, BasicAckOptions::default()).await?;
+                }
+                if held.is_some() && leading.is_none() {
+                    leading = Some(Box::pin(lead(session, spec, states.clone())));
                 }
             }
+            ended = async { match leading.as_mut() { Some(leading) => leading.await, None => std::future::pending().await } } => return ended,
+            _ = renew.tick() => if let Some((_, number)) = held {
+                let baton = Baton { job, number: number + 1 };
+                let body = session.seal().seal(&baton).map_err(std::io::Error::other)?;
+                connection::publish_safely(&channel, &topology::lead(job), &body).await?;
+            },
+            () = session.is_leaving() => {
+                // The broker gives the baton to another worker.
+                drop(leading);
+                channel.close(200, "leaving".into()).await?;
+                return std::future::pending().await;
+            }
         }
+    }
+}
+
+/// Leads the job to its end and clears up.
+async fn lead(session: &Arc<Session>, spec: &JobSpec, states: watch::Receiver<JobState>) -> lapin::Result<()> {
+    let ended = states.borrow().phase == JobPhase::Ended;
+    if ended && topology::ready(session.connection(), &topology::results(spec.id)).await?.is_none() {
+        // Whoever led it before came as far as that.
+        return remove(session, spec.id, &BTreeSet::new(), true).await;
+    }
+    let mut lead = Lead::open(session, spec, states).await?;
+    let _registered = session.register_board(spec, &lead.story.board);
+    let sealed = match lead.story.sealed.clone() {
+        Some(sealed) => sealed,
+        None => lead.bring_to_its_end().await?,
+    };
+    lead.clear_up(&sealed).await
+}
+
+struct Lead<'a> {
+    session: &'a Arc<Session>,
+    spec: &'a JobSpec,
+    states: watch::Receiver<JobState>,
+    link: Link<'a>,
+    story: Story,
+    watch: Watch,
+    replies: Vec<Reply>,
+    round: u64,
+    pause: Duration,
+    /// Marks are counted.
+    marks: u64,
+    quarantined: BTreeSet<String>,
+    /// Readers who have read the end.
+    have_read: BTreeSet<u64>,
+}
+
+impl<'a> Lead<'a> {
+    async fn open(
+        session: &'a Arc<Session>,
+        spec: &'a JobSpec,
+        states: watch::Receiver<JobState>,
+    ) -> lapin::Result<Self> {
+        let link = Link::open(session.connection(), session.seal(), spec.id).await?;
+        let board = Arc::new(Board::new(Box::new(|_| {})));
+        let mut lead = Lead {
+            session,
+            spec,
+            states,
+            link,
+            story: Story::new(spec.id, board),
+            watch: Watch::new(session.unnoticed(), false),
+            replies: Vec::new(),
+            round: 0,
+            pause: SHORT_PAUSE,
+            marks: 0,
+            quarantined: BTreeSet::new(),
+            have_read: BTreeSet::new(),
+        };
+        lead.catch_up().await?;
+        // Whoever led it before may have known of workers that are silent now.
+        let took_over = !lead.story.absorbed.is_empty();
+        lead.watch = Watch::new(session.unnoticed(), took_over);
+        if lead.story.walk_over {
+            lead.watch.enter_finishing();
+        }
+        let worker = session.worker_name().to_owned();
+        lead.link.append(&JobEvent::Led { job: spec.id, worker }).await?;
+        Ok(lead)
+    }
+
+    /// Reads the job's stream up to here.
+    async fn catch_up(&mut self) -> lapin::Result<()> {
+        self.marks += 1;
+        // Tells this leader's marks from those of others.
+        let mark = self.session.id.wrapping_mul(31).wrapping_add(self.marks);
+        self.link.record(What::Mark(mark)).await?;
+        while self.story.mark != Some(mark) {
+            self.attend(Instant::now() + ANSWER).await?;
+        }
+        Ok(())
+    }
+
+    /// Says something once, to all who read the stream.
+    async fn note(&mut self, text: &str) -> lapin::Result<()> {
+        if !self.story.board.snapshot().notes.iter().any(|n| n == text) {
+            self.story.board.note(text);
+            self.link.record(What::Note(text.to_owned())).await?;
+        }
+        Ok(())
+    }
+
+    fn cancelled(&self) -> Option<String> {
+        self.states.borrow().cancel.clone()
+    }
+
+    async fn bring_to_its_end(&mut self) -> lapin::Result<Sealed> {
+        let mut end = self.follow().await?;
+        if !self.story.concluded {
+            let report = self.conclude().await?;
+            self.link.record(What::Concluded(Box::new(report))).await?;
+            self.catch_up().await?;
+        }
+        let (board, salt) = (Arc::clone(&self.story.board), self.spec.policy.verify.salt);
+        if end == JobEnd::Complete {
+            let settled = tokio::task::spawn_blocking(move || board.settle(&salt)).await;
+            if let Err(why) = settled.unwrap_or_else(|e| Err(e.to_string())) {
+                end = JobEnd::Aborted(why);
+            }
+        }
+        let mut totals = self.story.board.snapshot().totals;
+        let letters = topology::ready(self.link.connection, &topology::dead(self.spec.id)).await?;
+        let letters = letters.map_or(0, |d| d.ready);
+        if letters > 0 && totals.failed == 0 {
+            totals.failed = u64::from(letters);
+        }
+        let reply_to = self.link.mailbox.clone();
+        let sealed = Sealed { end, totals, letters, reply_to };
+        self.seal(&sealed).await?;
+        Ok(sealed)
+    }
+
+    async fn seal(&mut self, sealed: &Sealed) -> lapin::Result<()> {
+        let Sealed { end, totals, letters, reply_to } = sealed.clone();
+        self.link.record(What::Sealed { end, totals: Box::new(totals), letters, reply_to }).await
+    }
+
+    async fn conclude(&mut self) -> lapin::Result<Report> {
+        let (gate, job) = (self.session.gate(), self.spec.id);
+        let concluded = tokio::task::spawn_blocking(move || gate.conclude(job)).await;
+        Ok(concluded.unwrap_or_else(|e| {
+            let mut report = Report::default();
+            report.totals.failed = 1;
+            tracing::error!(%job, error = %e, "ending the job failed");
+            report
+        }))
+    }
+
+    /// Follows the job until everything is done, or it is ended early.
+    async fn follow(&mut self) -> lapin::Result<JobEnd> {
+        loop {
+            if let Some(end) = self.early_end() {
+                self.end_early().await?;
+                return Ok(end);
+            }
+            let look = self.look().await?;
+            self.mind_failures().await?;
+            self.recover_parked(&look).await?;
+            let queues = self.watch.queues();
+            if look.depths.iter().take(queues).all(|d| d.ready == 0) && look.tallies.values().all(|t| t.unsettled == 0)
+            {
+                self.catch_up().await?;
+            }
+            let balanced = self.story.is_balanced(queues);
+            match self.watch.observe(&look, balanced, Instant::now()) {
+                Verdict::Busy => self.rest(&look).await?,
+                Verdict::Quiet => self.listen(SHORT_PAUSE).await?,
+                Verdict::Over | Verdict::Lost if !self.is_empty().await? => {}
+                Verdict::Lost => {
+                    let lost: i64 = self.story.accounts.outstanding().iter().take(queues).sum();
+                    self.story.abort = Some(format!(
+                        "{lost} messages of the job are lost: somebody purged or deleted a queue; run it again, what is \
+                         done is kept"
+                    ));
+                }
+                Verdict::Over if self.watch.is_finishing() => return Ok(JobEnd::Complete),
+                Verdict::Over => self.enter_finishing().await?,
+            }
+        }
+    }
+
+    fn early_end(&self) -> Option<JobEnd> {
+        let aborted = self.story.abort.clone().map(JobEnd::Aborted);
+        aborted.or_else(|| self.cancelled().map(JobEnd::Cancelled))
+    }
+
+    async fn enter_finishing(&mut self) -> lapin::Result<()> {
+        let (gate, job, totals) = (self.session.gate(), self.spec.id, self.story.board.snapshot().totals);
+        let allowed = tokio::task::spawn_blocking(move || gate.may_finish(job, &totals)).await;
+        if let Err(why) = allowed.unwrap_or_else(|e| Err(e.to_string())) {
+            self.story.abort = Some(why);
+            return Ok(());
+        }
+        self.link.record(What::WalkOver).await?;
+        self.link.append(&JobEvent::Finishing(job)).await?;
+        self.watch.enter_finishing();
+        self.pause = SHORT_PAUSE;
+        Ok(())
     }
 
     /// Looks at queues and workers once.
-    async fn look(&mut self, link: &mut Link) -> lapin::Result<Look> {
-        let depths = self.depths(link).await?;
+    async fn look(&mut self) -> lapin::Result<Look> {
+        let (depths, suspects) = self.depths().await?;
         let hungry = [0, 1].map(|pool| self.idle_workers(pool));
         self.round += 1;
         let known = std::mem::take(&mut self.replies);
         let deep = depths.iter().take(self.watch.queues()).all(|d| d.ready == 0);
-        let (job, round, reply_to) = (self.spec.id, self.round, link.mailbox.clone());
-        link.probe(Probe { job, round, reply_to, deep, hungry }).await?;
+        let (job, round, reply_to) = (self.spec.id, self.round, self.link.mailbox.clone());
+        self.link.probe(Probe { job, round, reply_to, deep, hungry }).await?;
         let start = Instant::now();
         loop {
-            let look = Look { depths, tallies: self.tallies() };
+            let look = Look { depths, tallies: self.tallies(), holds: suspects };
             let partners = known.iter().filter(|k| matches!(k.standing, Standing::Works(_)));
             // Who took part last time is waited for, unless it is gone; others only show that they are there.
             let missing = |k: &Reply| !self.replies.iter().any(|r| r.session == k.session);
@@ -146,20 +303,24 @@ impl Memory {
                 return Ok(look);
             }
             let until = start + if answered { LISTEN } else { ANSWER };
-            if matches!(self.attend(link, until).await?, Heard::Nothing) {
+            if matches!(self.attend(until).await?, Heard::Nothing) {
                 return Ok(look);
             }
         }
     }
 
-    async fn depths(&self, link: &Link) -> lapin::Result<[Depth; 3]> {
-        let ask = |queue| {
-            let name = topology::tasks(self.spec.id, queue);
-            async move { connection::depth(&link.ask, &name).await }
-        };
-        let [dirs, files, finish] = Queue::ALL;
-        let (dirs, files, finish) = tokio::try_join!(ask(dirs), ask(files), ask(finish))?;
-        Ok([dirs, files, finish])
+    /// What is ready, and how many suspects wait.
+    async fn depths(&self) -> lapin::Result<([Depth; 3], u32)> {
+        let [dirs, files, finish] = Queue::ALL.map(|q| topology::tasks(self.spec.id, q));
+        let suspects = topology::suspects(self.spec.id);
+        let ask = &self.link.ask;
+        let (dirs, files, finish, suspects) = tokio::try_join!(
+            connection::depth(ask, &dirs),
+            connection::depth(ask, &files),
+            connection::depth(ask, &finish),
+            connection::depth(ask, &suspects)
+        )?;
+        Ok(([dirs, files, finish], suspects.ready))
     }
 
     fn tallies(&self) -> BTreeMap<u64, messages::Tally> {
@@ -175,45 +336,63 @@ impl Memory {
         u32::try_from(self.replies.iter().filter(idle).count()).unwrap_or(u32::MAX)
     }
 
-    fn fleet(&self, look: &Look) -> Fleet {
-        let member = |r: &Reply| {
-            let (unsettled, idle, refused) = match &r.standing {
-                Standing::Works(tally) => (tally.unsettled, tally.idle, None),
-                Standing::Refused(reason) => (0, [0; 2], Some(reason.clone())),
-                Standing::Unknown => return None,
-            };
-            Some(Member { name: r.worker.clone(), unsettled, idle, refused })
-        };
-        Fleet { ready: look.depths.map(|d| d.ready), members: self.replies.iter().filter_map(member).collect() }
+    /// What dead workers had parked goes back to where it came from.
+    async fn recover_parked(&mut self, look: &Look) -> lapin::Result<()> {
+        let orphans: Vec<u64> = self.story.parks.iter().filter(|s| !look.tallies.contains_key(*s)).copied().collect();
+        for session in orphans {
+            let name = topology::hold(self.spec.id, session);
+            match topology::ready(self.link.connection, &name).await? {
+                // The broker has not noticed the death yet.
+                Some(depth) if depth.consumers > 0 => {}
+                Some(_) => {
+                    self.unpark(&name).await?;
+                    topology::delete(self.link.connection, vec![name]).await?;
+                    self.story.parks.remove(&session);
+                }
+                None => drop(self.story.parks.remove(&session)),
+            }
+        }
+        Ok(())
     }
 
-    fn mind_loneliness(&mut self, look: &Look, config: &AmqpConfig) {
-        if look.depths.iter().any(|d| d.consumers > 0) {
-            self.served = Instant::now();
-        } else if self.served.elapsed() > LONELY {
-            let note = format!("no worker takes part in the job: start `treehaul worker --broker {config}` on a node");
-            self.board.note(&note);
+    async fn unpark(&self, name: &str) -> lapin::Result<()> {
+        while let Some(got) = self.link.ask.basic_get(name.into(), BasicGetOptions::default()).await? {
+            let to = consume::home_of(self.session.seal(), &got.delivery.data, self.spec.id);
+            connection::publish_safely(&self.link.out, &to, &got.delivery.data).await?;
+            self.link.ask.basic_ack(got.delivery.delivery_tag, BasicAckOptions::default()).await?;
         }
+        Ok(())
+    }
+
+    /// A worker whose entries fail far more often than elsewhere is taken off the job.
+    async fn mind_failures(&mut self) -> lapin::Result<()> {
+        let Some((worker, why)) = outlier(&self.story.by_worker, &self.quarantined) else { return Ok(()) };
+        self.quarantined.insert(worker.clone());
+        let shown = escaped(worker.as_bytes());
+        self.note(&format!("worker {shown} is in quarantine for this job: {why}")).await?;
+        self.link.append(&JobEvent::Quarantined { job: self.spec.id, worker, why }).await
     }
 
     /// Waits for the next look, the shorter the nearer the end seems.
-    async fn rest(&mut self, link: &mut Link, look: &Look, stop: &dyn Fn() -> bool) -> lapin::Result<()> {
+    async fn rest(&mut self, look: &Look) -> lapin::Result<()> {
         let ready = look.depths.iter().take(self.watch.queues()).any(|d| d.ready > 0);
-        self.pause = if std::mem::take(&mut self.hinted) {
+        self.pause = if std::mem::take(&mut self.story.hinted) {
             SHORT_PAUSE
+        } else if self.states.borrow().paused {
+            PAUSED_PAUSE
         } else if ready {
             LONG_PAUSE
         } else {
             (self.pause * 2).min(LONG_PAUSE)
         };
-        self.listen(link, self.pause, stop).await
+        self.listen(self.pause).await
     }
 
     /// Hears what comes for a while, or until a worker says that nothing is left.
-    async fn listen(&mut self, link: &mut Link, pause: Duration, stop: &dyn Fn() -> bool) -> lapin::Result<()> {
+    async fn listen(&mut self, pause: Duration) -> lapin::Result<()> {
         let until = Instant::now() + pause;
-        while !self.hinted && self.abort.is_none() && !stop() {
-            if matches!(self.attend(link, until).await?, Heard::Nothing) {
+        while !self.story.hinted && self.early_end().is_none() {
+            if matches!(self.attend(until).await?, Heard::Nothing) {
                 break;
             }
         }
@@ -221,130 +400,134 @@ impl Memory {
     }
 
     /// Hears one thing and takes it in.
-    async fn attend(&mut self, link: &mut Link, until: Instant) -> lapin::Result<Heard> {
-        let heard = link.hear(until).await?;
-        match &heard {
-            Heard::Result(delivery) => self.absorb(link, delivery).await?,
-            Heard::Reply(delivery) => self.take_reply(&delivery.data),
-            Heard::Nothing => {}
+    async fn attend(&mut self, until: Instant) -> lapin::Result<Heard> {
+        let heard = self.link.hear(until).await?;
+        match heard {
+            Heard::Record(record) => self.story.take(*record),
+            Heard::Reply(reply) => self.take_reply(reply).await?,
+            Heard::Other => {}
+            Heard::Nothing => return Ok(Heard::Nothing),
         }
-        Ok(heard)
+        Ok(Heard::Other)
     }
 
-    fn take_reply(&mut self, body: &[u8]) {
-        let reply: Reply = match self.seal.open(body) {
-            Ok(reply) => reply,
-            Err(e) => return tracing::warn!(error = %e, "passed over a worker's answer"),
-        };
-        if let Standing::Refused(reason) = &reply.standing {
-            let (name, reason) = (escaped(reply.worker.as_bytes()), escaped(reason.as_bytes()));
-            self.board.note(&format!("worker {name} takes no part in the job: {reason}"));
+    async fn take_reply(&mut self, reply: Reply) -> lapin::Result<()> {
+        match &reply.standing {
+            Standing::Refused(reason) => {
+                let (name, reason) = (escaped(reply.worker.as_bytes()), escaped(reason.as_bytes()));
+                self.note(&format!("worker {name} takes no part in the job: {reason}")).await?;
+            }
+            Standing::HasRead(reader) => drop(self.have_read.insert(*reader)),
+            Standing::Unknown | Standing::Works(_) => {}
         }
         if reply.round == self.round {
             self.replies.retain(|r| r.session != reply.session);
             self.replies.push(reply);
         }
-    }
-
-    async fn absorb(&mut self, link: &Link, delivery: &Delivery) -> lapin::Result<()> {
-        match self.seal.open::<Results>(&delivery.data) {
-            Ok(results) if results.job == self.spec.id => {
-                let last = self.absorbed.entry(results.session).or_default();
-                if results.number > *last {
-                    *last = results.number;
-                    self.abort = self.abort.take().or_else(|| results.report.abort.clone());
-                    self.board.absorb(results.report);
-                }
-                self.hinted |= results.idle;
-            }
-            Ok(results) => self.bury(link, delivery, &format!("belongs to job {}", results.job)).await?,
-            Err(e) => self.bury(link, delivery, &e.to_string()).await?,
-        }
-        link.results_channel.basic_ack(delivery.delivery_tag, BasicAckOptions::default()).await
-    }
-
-    async fn bury(&mut self, link: &Link, delivery: &Delivery, reason: &str) -> lapin::Result<()> {
-        self.lossy = true;
-        let reason = format!("a report cannot be understood: {reason}");
-        self.board.note(&format!("{reason}; it is in the job's dead letters, and totals may lack it"));
-        let mut headers = FieldTable::default();
-        headers.insert("x-treehaul-reason".into(), AMQPValue::LongString(LongString::from(reason.as_str())));
-        let dead = topology::dead(self.spec.id);
-        let sent = connection::publish(&link.out, &dead, &delivery.data, headers).await?.await?;
-        match connection::published(&sent)? {
-            Published::Safe => Ok(()),
-            // Somebody deleted it; the report would come again for ever.
-            Published::NoQueue => {
-                self.board.note("the job's dead letters are gone");
-                Ok(())
-            }
-        }
+        Ok(())
     }
 
     /// Asks the queues themselves: unlike a count, taking a message is agreed on by all replicas.
-    async fn is_empty(&self, link: &Link) -> lapin::Result<bool> {
-        for queue in &Queue::ALL[..self.watch.queues()] {
-            let name = topology::tasks(self.spec.id, *queue);
-            if let Some(got) = link.ask.basic_get(name.into(), BasicGetOptions::default()).await? {
+    async fn is_empty(&self) -> lapin::Result<bool> {
+        let job = self.spec.id;
+        let queues = Queue::ALL[..self.watch.queues()].iter().map(|q| topology::tasks(job, *q));
+        for name in queues.chain([topology::suspects(job)]) {
+            if let Some(got) = self.link.ask.basic_get(name.into(), BasicGetOptions::default()).await? {
                 let requeue = BasicNackOptions { requeue: true, multiple: false };
-                link.ask.basic_nack(got.delivery.delivery_tag, requeue).await?;
+                self.link.ask.basic_nack(got.delivery.delivery_tag, requeue).await?;
                 return Ok(false);
             }
         }
         Ok(true)
     }
 
-    /// Hears every report that the workers of this look have sent, and what those who died left.
-    async fn hear_last_reports(&mut self, link: &mut Link, look: &Look) -> lapin::Result<()> {
-        let mut until = Instant::now() + REPORT_PATIENCE;
-        let name = topology::results(self.spec.id);
-        loop {
-            let missing = look.tallies.iter().any(|(s, t)| self.absorbed.get(s).copied().unwrap_or(0) < t.results);
-            // The second answer stands behind what the first question made the broker send.
-            connection::depth(&link.results_channel, &name).await?;
-            let left = connection::depth(&link.results_channel, &name).await?.ready;
-            let mut heard = false;
-            while !matches!(self.attend(link, Instant::now()).await?, Heard::Nothing) {
-                heard = true;
-            }
-            if !missing && left == 0 && !heard {
-                return Ok(());
-            }
-            if heard {
-                until = Instant::now() + REPORT_PATIENCE;
-            }
-            if Instant::now() > until {
-                self.lossy = true;
-                self.board.note("some reports of workers did not arrive; totals may be too small");
-                return Ok(());
-            }
-            if !heard {
-                self.attend(link, Instant::now() + SHORT_PAUSE).await?;
-            }
-        }
-    }
-
     /// Ends the job: nobody takes its tasks any more, and those in hand are waited for.
-    async fn end_early(&mut self, link: &mut Link) -> lapin::Result<Outcome> {
-        joblog::append(&link.out, &self.seal, &JobEvent::Stopping(self.spec.id)).await?;
+    async fn end_early(&mut self) -> lapin::Result<()> {
+        self.link.append(&JobEvent::Stopping(self.spec.id)).await?;
         let until = Instant::now() + STOP_PATIENCE;
         loop {
-            for queue in Queue::ALL {
-                let name = topology::tasks(self.spec.id, queue);
-                link.ask.queue_purge(name.into(), QueuePurgeOptions::default()).await?;
+            for name in topology::work_queues(self.spec.id) {
+                self.link.ask.queue_purge(name.into(), QueuePurgeOptions::default()).await?;
             }
-            let look = self.look(link).await?;
+            let look = self.look().await?;
             // The workers' word counts: a quorum queue may go on counting a consumer that was cancelled.
             if look.tallies.values().all(|t| t.unsettled == 0 && t.consumers == [0; 3]) {
-                self.hear_last_reports(link, &look).await?;
                 break;
             }
             if Instant::now() > until {
-                self.board.note("workers still had tasks of the job in hand when it was stopped");
+                self.note("workers still had tasks of the job in hand when it was ended").await?;
                 break;
             }
-            self.attend(link, Instant::now() + 4 * SHORT_PAUSE).await?;
+            self.attend(Instant::now() + 4 * SHORT_PAUSE).await?;
         }
-        Ok(self.ended_early())
+        self.catch_up().await
+    }
+
+    /// Tells everybody, waits for those who read along, and removes what the job had on the broker.
+    async fn clear_up(&mut self, sealed: &Sealed) -> lapin::Result<()> {
+        let (job, until) = (self.spec.id, Instant::now() + FAREWELL);
+        let (end, totals) = (sealed.end.clone(), Box::new(sealed.totals));
+        if sealed.reply_to != self.link.mailbox {
+            // Another leader sealed it, and is gone: those who read along answer to this one.
+            self.seal(&Sealed { reply_to: self.link.mailbox.clone(), ..sealed.clone() }).await?;
+        }
+        self.link.append(&JobEvent::Finished { job, end, totals }).await?;
+        while !self.story.readers.is_subset(&self.have_read) && Instant::now() < until {
+            self.attend(until).await?;
+        }
+        let keeps = sealed.totals.failed > 0 || sealed.letters > 0;
+        remove(self.session, job, &self.story.parks, !keeps).await
+    }
+}
+
+/// Removes a job's queues, the one of its baton last. What failed is kept unless `all` goes.
+async fn remove(session: &Session, job: JobId, parks: &BTreeSet<u64>, all: bool) -> lapin::Result<()> {
+    let connection = session.connection();
+    let mut names = topology::work_queues(job);
+    names.extend(parks.iter().map(|s| topology::hold(job, *s)));
+    if all {
+        names.extend([topology::dead(job), topology::results(job)]);
+    }
+    topology::delete(connection, names).await?;
+    if all {
+        let out = connection::confirmed_channel(connection).await?;
+        super::joblog::append(&out, session.seal(), &JobEvent::Removed(job)).await?;
+    }
+    topology::delete(connection, vec![topology::lead(job)]).await
+}
+
+/// A worker of which far more fails than of all others together, and what is said of it.
+fn outlier(by_worker: &BTreeMap<String, Totals>, known: &BTreeSet<String>) -> Option<(String, String)> {
+    let all = by_worker.values().fold((0, 0), |(done, failed), t| (done + t.done(), failed + t.failed));
+    by_worker.iter().filter(|(name, _)| !known.contains(*name)).find_map(|(name, t)| {
+        let (done, failed) = (t.done(), t.failed);
+        let (others, others_failed) = (all.0 - done, all.1 - failed);
+        // A fifth of its own, and ten times the share of all others.
+        let far = failed * 5 >= done && failed * others > 10 * others_failed * done;
+        let why = || format!("{failed} of {done} entries failed there, and {others_failed} of {others} elsewhere");
+        (done >= ENOUGH && others >= ENOUGH && far).then(|| (name.clone(), why()))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn worker(done: u64, failed: u64) -> Totals {
+        Totals { copied: done - failed, failed, ..Totals::default() }
+    }
+
+    #[test]
+    fn a_worker_is_taken_off_only_where_far_more_fails_than_elsewhere() {
+        let judge = |workers: &[(&str, Totals)]| {
+            let all = workers.iter().map(|(n, t)| ((*n).to_owned(), *t)).collect();
+            outlier(&all, &BTreeSet::new()).map(|(name, _)| name)
+        };
+        let bad = ("bad", worker(200, 150));
+        assert_eq!(judge(&[bad, ("good", worker(1000, 3))]).as_deref(), Some("bad"));
+        assert_eq!(judge(&[bad, ("good", worker(1000, 300))]), None, "it fails everywhere");
+        assert_eq!(judge(&[bad]), None, "nobody to compare with");
+        assert_eq!(judge(&[("bad", worker(60, 60)), ("good", worker(1000, 0))]), None, "too few to say");
+        assert_eq!(judge(&[("fair", worker(1000, 20)), ("good", worker(1000, 0))]), None, "a few may fail anywhere");
     }
 }

@@ -1,77 +1,92 @@
-//! A leader's connection: where it asks, and what it hears.
+//! A leader's channels: where it asks, and what it hears.
 
 use super::envelope::Seal;
-use super::messages::{Control, Probe};
+use super::joblog::{self, Reader};
+use super::messages::{Control, JobEvent, Probe, Record, Reply, What};
 use super::{connection, topology};
 use crate::model::JobId;
 use futures_util::StreamExt;
-use lapin::message::Delivery;
-use lapin::options::{BasicConsumeOptions, BasicPublishOptions, BasicQosOptions};
+use lapin::options::{BasicConsumeOptions, BasicPublishOptions};
 use lapin::types::FieldTable;
 use lapin::{BasicProperties, Channel, Connection, Consumer};
 use std::time::Instant;
 
-/// Reports on their way to the leader at a time.
-const PREFETCH: u16 = 200;
-
-/// A leader's connection.
-pub(super) struct Link {
-    pub connection: Connection,
+/// A leader's channels.
+pub(super) struct Link<'a> {
+    pub connection: &'a Connection,
     /// Confirmed.
     pub out: Channel,
     pub ask: Channel,
-    pub results_channel: Channel,
-    results: Consumer,
+    pub stream: Reader<Record>,
     replies: Consumer,
     /// Where answers go to.
     pub mailbox: String,
     seal: Seal,
+    job: JobId,
 }
 
-impl Link {
-    pub async fn open(connection: Connection, seal: &Seal, job: JobId) -> lapin::Result<Self> {
-        let out = connection::confirmed_channel(&connection).await?;
+impl<'a> Link<'a> {
+    pub async fn open(connection: &'a Connection, seal: &Seal, job: JobId) -> lapin::Result<Self> {
+        let out = connection::confirmed_channel(connection).await?;
         let ask = connection.create_channel().await?;
-        let results_channel = connection.create_channel().await?;
-        results_channel.basic_qos(PREFETCH, BasicQosOptions::default()).await?;
-        let (none, options) = (FieldTable::default(), BasicConsumeOptions::default());
-        let results =
-            results_channel.basic_consume(topology::results(job).into(), "".into(), options, none.clone()).await?;
+        let stream = Reader::open(connection, seal, &topology::results(job), 0).await?;
         let mailbox = format!("treehaul.replies.{job}.{}", JobId::random());
         topology::declare_mailbox(&ask, &mailbox, false).await?;
-        let options = BasicConsumeOptions { no_ack: true, ..options };
-        let replies = ask.basic_consume(mailbox.as_str().into(), "".into(), options, none).await?;
-        Ok(Link { connection, out, ask, results_channel, results, replies, mailbox, seal: seal.clone() })
+        let options = BasicConsumeOptions { no_ack: true, ..BasicConsumeOptions::default() };
+        let replies = ask.basic_consume(mailbox.as_str().into(), "".into(), options, FieldTable::default()).await?;
+        Ok(Link { connection, out, ask, stream, replies, mailbox, seal: seal.clone(), job })
     }
 
-    /// How many messages of the job were set aside; none if the broker cannot say.
-    pub async fn dead_letters(&self, job: JobId) -> u32 {
-        let Ok(channel) = self.connection.create_channel().await else { return 0 };
-        connection::depth(&channel, &topology::dead(job)).await.map_or(0, |d| d.ready)
+    /// Appends to the log of jobs.
+    pub async fn append(&self, event: &JobEvent) -> lapin::Result<()> {
+        joblog::append(&self.out, &self.seal, event).await
+    }
+
+    /// Appends to the job's stream.
+    pub async fn record(&self, what: What) -> lapin::Result<()> {
+        match joblog::record(&self.out, &self.seal, self.job, what).await? {
+            connection::Published::Safe => Ok(()),
+            connection::Published::NoQueue => Err(closed()),
+        }
     }
 
     /// Asks all workers.
     pub async fn probe(&self, probe: Probe) -> lapin::Result<()> {
+        let properties = BasicProperties::default().with_reply_to(probe.reply_to.as_str().into());
         let body = self.seal.seal(&Control::Probe(probe)).map_err(std::io::Error::other)?;
-        let (options, properties) = (BasicPublishOptions::default(), BasicProperties::default());
+        let options = BasicPublishOptions::default();
         self.ask.basic_publish(topology::CONTROL.into(), "".into(), options, &body, properties).await.map(drop)
     }
 
     /// Waits for the next thing to hear.
     pub async fn hear(&mut self, until: Instant) -> lapin::Result<Heard> {
-        tokio::select! {
+        let left = until.saturating_duration_since(Instant::now());
+        // What is dropped here has not taken anything yet.
+        let heard = tokio::select! {
             biased;
-            result = self.results.next() => Ok(Heard::Result(result.ok_or_else(closed)??)),
-            reply = self.replies.next() => Ok(Heard::Reply(reply.ok_or_else(closed)??)),
-            () = tokio::time::sleep_until(until.into()) => Ok(Heard::Nothing),
-        }
+            delivery = self.stream.delivery() => Ok(delivery.ok_or_else(closed)??),
+            reply = self.replies.next() => Err(reply.ok_or_else(closed)??),
+            () = tokio::time::sleep(left) => return Ok(Heard::Nothing),
+        };
+        Ok(match heard {
+            Ok(delivery) => self.stream.read(delivery).await?.map_or(Heard::Other, |r| Heard::Record(Box::new(r))),
+            Err(reply) => match self.seal.open(&reply.data) {
+                Ok(reply) => Heard::Reply(reply),
+                Err(e) => {
+                    tracing::debug!(error = %e, "passed over an answer");
+                    Heard::Other
+                }
+            },
+        })
     }
 }
 
 /// What a leader hears.
 pub(super) enum Heard {
-    Result(Delivery),
-    Reply(Delivery),
+    Record(Box<Record>),
+    Reply(Reply),
+    /// Something that is not understood.
+    Other,
     Nothing,
 }
 

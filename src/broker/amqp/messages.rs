@@ -22,6 +22,8 @@ const TALK: Duration = Duration::from_secs(600);
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Tasks {
     pub job: JobId,
+    /// Which message this is. One that is moved to another queue as it is keeps it.
+    pub origin: Origin,
     /// How often they killed their actor.
     pub attempts: u32,
     /// Somebody may have worked on them before, though the broker does not know.
@@ -68,22 +70,87 @@ pub(super) struct Part {
 #[derive(Serialize)]
 pub(super) struct TasksRef<'a> {
     pub job: JobId,
+    pub origin: Origin,
     pub attempts: u32,
     pub again: bool,
     pub tasks: Vec<&'a Task>,
 }
 
 /// What a worker did since its last report.
-#[derive(Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct Results {
-    pub job: JobId,
     /// Which run: a job on one channel of one worker.
     pub session: u64,
     /// Counts up from 1 within the session: a report that comes twice is known.
     pub number: u64,
-    pub report: Report,
+    /// The worker's name.
+    pub worker: String,
+    /// Reports of deliveries that are not done, ahead of them.
+    pub parts: Vec<Part>,
+    /// Deliveries that are done; they are acknowledged after this is safe.
+    pub done: Vec<Done>,
+    /// What was done for all other deliveries of this run so far: shown, and never sealed.
+    pub in_progress: Totals,
+    /// The whole job cannot go on, and why.
+    pub abort: Option<String>,
     /// Nothing of this job is left with the worker, as far as it knows.
     pub idle: bool,
+}
+
+/// An entry of a job's own stream: whoever reads it from its beginning knows how the job stands. Only ever add variants
+/// at the end.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct Record {
+    pub job: JobId,
+    pub what: What,
+}
+
+/// What a [`Record`] says.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) enum What {
+    /// So many first messages were posted, by queue.
+    Posted([u64; 3]),
+    Results(Box<Results>),
+    /// Whoever wrote it has read everything before it when it comes back.
+    Mark(u64),
+    /// To be said once.
+    Note(String),
+    /// The walk is over; with the totals that were found then.
+    WalkOver,
+    /// This run parks deliveries that take long in a queue of its own.
+    Parks(u64),
+    /// What the pass did at its end.
+    Concluded(Box<Report>),
+    /// Somebody reads along, and says so when it has read the end.
+    Follows(u64),
+    /// It reads no more.
+    Leaves(u64),
+    /// Some of what failed is posted again; it counts no more.
+    Retried {
+        /// Messages, by queue.
+        posted: [u64; 3],
+        /// What is taken back.
+        back: Box<Totals>,
+        /// Numbers of the failures, counted from 1 in the order in which they were told.
+        failures: Vec<u64>,
+    },
+    /// The end.
+    Sealed {
+        end: JobEnd,
+        totals: Box<Totals>,
+        /// Messages in the dead letters.
+        letters: u32,
+        /// Readers say here that they have read it.
+        reply_to: String,
+    },
+}
+
+/// The right to lead a job: whoever holds it does.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct Baton {
+    pub job: JobId,
+    /// Counts up as it is renewed.
+    pub number: u64,
 }
 
 /// An entry of the job log. Only ever add variants at the end.
@@ -149,6 +216,8 @@ pub(super) enum Standing {
     Refused(String),
     /// It takes part.
     Works(Tally),
+    /// It reads along, and has read the end.
+    HasRead(u64),
 }
 
 /// Counters only grow; each is by queue in the order of `Queue::ALL`.
@@ -158,7 +227,6 @@ pub(super) struct Tally {
     /// Deliveries that are not acknowledged yet.
     pub unsettled: u64,
     pub delivered: [u64; 3],
-    pub posted: [u64; 3],
     pub settled: [u64; 3],
     /// Number of the last report.
     pub results: u64,
@@ -170,7 +238,7 @@ impl Payload for Tasks {
     const KIND: u8 = 1;
     const LIVES: Duration = JOB;
 }
-impl Payload for Results {
+impl Payload for Record {
     const KIND: u8 = 2;
     const LIVES: Duration = JOB;
 }
@@ -185,4 +253,8 @@ impl Payload for Control {
 impl Payload for Reply {
     const KIND: u8 = 5;
     const LIVES: Duration = TALK;
+}
+impl Payload for Baton {
+    const KIND: u8 = 7;
+    const LIVES: Duration = JOB;
 }

@@ -18,16 +18,20 @@
 //! confirmed and before its delivery was acknowledged: a moment, or the age of a delivery that is reported
 //! early because it takes longer than a second.
 
+mod accounts;
+#[cfg(test)]
+mod accounts_test;
 mod config;
 mod connection;
 mod consume;
 mod control;
 mod envelope;
 mod error;
+mod follow;
+mod intervals;
 mod joblog;
 mod lanes;
 mod lead;
-mod leader;
 mod link;
 mod messages;
 mod patience;
@@ -36,7 +40,8 @@ mod quiescence;
 mod run;
 mod session;
 mod settle;
-mod stale;
+mod story;
+mod submit;
 #[cfg(test)]
 mod tests;
 mod ticket;
@@ -47,6 +52,19 @@ mod worker;
 pub use config::{AmqpConfig, QueueType};
 pub use envelope::Seal;
 pub use error::AmqpError;
-pub use leader::{Ended, Fleet, Leader, Member, Outcome};
-pub use stale::check;
+pub use follow::{Followed, Follower, replay};
+pub use submit::{JobState, Retry, jobs, reopen, submit};
 pub use worker::{JobGate, Worker};
+
+/// A runtime for calls that block.
+fn blocking() -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(1).thread_name("broker").enable_all().build()
+}
+
+/// A number that nobody else has, for all practical purposes; never 0.
+fn random() -> u64 {
+    use std::hash::{BuildHasher, Hasher};
+    let mut hasher = std::collections::hash_map::RandomState::new().build_hasher();
+    hasher.write_u32(std::process::id());
+    hasher.finish().max(1)
+}

@@ -7,10 +7,10 @@ use super::connection::{self, Published};
 use super::envelope::EnvelopeError;
 use super::messages::TasksRef;
 use super::run::Run;
-use super::token::{Held, Token};
+use super::token::{Closing, Held, Holder, Settled, Token};
 use super::topology;
 use crate::broker::Stopped;
-use crate::model::{Failure, Operation, Queue, Report};
+use crate::model::{Failure, Operation, Queue, Report, Task};
 use lapin::types::{AMQPValue, FieldTable, LongString};
 use lapin::{Channel, PublisherConfirm};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -23,15 +23,32 @@ const WINDOW_BYTES: usize = 16 << 20;
 /// Weight of tasks, in bytes, that go into one message.
 const BUNDLE_BYTES: usize = 64 << 10;
 
+/// Where a message goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum To {
+    /// A queue of tasks.
+    Tasks(Queue),
+    /// Tasks of that queue that are worked on alone, since workers died with them.
+    Suspects(Queue),
+    /// What nobody could work on.
+    Dead,
+    /// Where this run parks what takes long.
+    Hold,
+}
+
+/// Which delivery a parked copy belongs to.
+pub(super) const ATTEMPT_HEADER: &str = "x-treehaul-attempt";
+/// Why a message was set aside.
+pub(super) const REASON_HEADER: &str = "x-treehaul-reason";
+
 /// A message and what depends on it.
 pub(super) struct Outgoing {
     run: Arc<Run>,
-    /// The queue of tasks it is for; none for dead letters.
-    queue: Option<Queue>,
+    to: To,
     body: Vec<u8>,
     headers: FieldTable,
     /// Held until the message is safe.
-    tokens: Vec<Arc<Token>>,
+    holder: Holder,
 }
 
 #[derive(Default)]
@@ -91,13 +108,13 @@ impl Publisher {
 struct Unconfirmed {
     confirm: PublisherConfirm,
     run: Arc<Run>,
-    queue: Option<Queue>,
+    to: To,
     bytes: usize,
-    tokens: Vec<Arc<Token>>,
+    holder: Holder,
 }
 
-/// Publishes what comes until the connection fails. `lost` is called then, while the tokens of what was not
-/// confirmed are still held: nobody may take them for settled.
+/// Publishes what comes until the connection fails. `lost` is called then, while the holders of what was not
+/// confirmed are still there: nobody may take their deliveries for settled.
 pub(super) async fn serve(
     publisher: &Publisher,
     channel: &Channel,
@@ -106,37 +123,49 @@ pub(super) async fn serve(
 ) -> lapin::Result<()> {
     let (unconfirmed, mut waiting) = mpsc::unbounded_channel::<Unconfirmed>();
     let send = async move {
-        while let Some(Outgoing { run, queue, body, headers, tokens }) = inbox.recv().await {
-            let name = queue.map_or_else(|| topology::dead(run.job), |q| topology::tasks(run.job, q));
+        while let Some(Outgoing { run, to, body, headers, holder }) = inbox.recv().await {
+            let name = match to {
+                To::Tasks(queue) => topology::tasks(run.job, queue),
+                To::Suspects(_) => topology::suspects(run.job),
+                To::Dead => topology::dead(run.job),
+                To::Hold => topology::hold(run.job, run.session),
+            };
             let confirm = connection::publish(channel, &name, &body, headers).await.inspect_err(|_| lost())?;
             // The receiver lives as long as this future.
-            let _ = unconfirmed.send(Unconfirmed { confirm, run, queue, bytes: body.len(), tokens });
+            let _ = unconfirmed.send(Unconfirmed { confirm, run, to, bytes: body.len(), holder });
         }
         Ok(())
     };
     let confirm = async {
         while let Some(sent) = waiting.recv().await {
             let answer = sent.confirm.await.and_then(|answer| connection::published(&answer));
-            match (answer.inspect_err(|_| lost())?, sent.queue) {
-                (Published::Safe, Some(queue)) => sent.run.posted(queue),
-                (Published::Safe, None) => {}
-                (Published::NoQueue, Some(_)) => sent.run.set_gone(),
+            let posted = match (answer.inspect_err(|_| lost())?, sent.to) {
+                (Published::Safe, To::Tasks(queue) | To::Suspects(queue)) => Some(queue),
+                (Published::Safe, To::Dead | To::Hold) => None,
+                (Published::NoQueue, To::Tasks(_) | To::Suspects(_) | To::Hold) => {
+                    sent.run.set_gone();
+                    None
+                }
                 // It counts as failed in its report, which is all that can be done.
-                (Published::NoQueue, None) => tracing::warn!(job = %sent.run.job, "the job's dead letters are gone"),
-            }
+                (Published::NoQueue, To::Dead) => {
+                    tracing::warn!(job = %sent.run.job, "the job's dead letters are gone");
+                    None
+                }
+            };
             publisher.confirmed(sent.bytes);
-            drop(sent.tokens);
+            sent.holder.let_go(posted);
         }
         Ok(())
     };
     tokio::try_join!(send, confirm).map(drop)
 }
 
-/// Publishes tasks, several small ones in a message; each dir task goes alone, so that it can be shared.
+/// Publishes tasks, several small ones of one delivery in a message; each dir task goes alone, so that it can be shared.
 ///
 /// # Errors
 /// [`Stopped`]: the connection is gone, and with it the deliveries that these came from.
-pub(super) fn post(tasks: Vec<Held>, may_wait: bool) -> Result<(), Stopped> {
+pub(super) fn post(mut tasks: Vec<Held>, may_wait: bool) -> Result<(), Stopped> {
+    tasks.sort_by_key(|held| held.token.attempt);
     let mut bundle: Vec<Held> = Vec::new();
     let mut bytes = 0;
     for held in tasks {
@@ -155,27 +184,66 @@ fn goes_with(a: &Held, b: &Held) -> bool {
     let queue = a.task.queue();
     queue != Queue::Dirs
         && queue == b.task.queue()
+        && !a.suspect
+        && !b.suspect
         && (a.attempts, a.again) == (b.attempts, b.again)
-        && Arc::ptr_eq(&a.token.run, &b.token.run)
+        && Arc::ptr_eq(&a.token, &b.token)
 }
 
 fn send_bundle(bundle: Vec<Held>, may_wait: bool) -> Result<(), Stopped> {
     let Some(first) = bundle.first() else { return Ok(()) };
-    let (run, queue) = (Arc::clone(&first.token.run), first.task.queue());
-    let tasks = bundle.iter().map(|h| &*h.task).collect();
-    let message = TasksRef { job: run.job, attempts: first.attempts, again: first.again, tasks };
-    let body = match run.seal.seal_tasks(&message) {
-        Ok(body) => body,
+    let queue = first.task.queue();
+    let to = if first.suspect { To::Suspects(queue) } else { To::Tasks(queue) };
+    let (attempts, again, token) = (first.attempts, first.again, Arc::clone(&first.token));
+    let tasks: Vec<Arc<Task>> = bundle.into_iter().map(|h| h.task).collect();
+    let run = Arc::clone(&token.run);
+    match sealed(&run, token.attempt, attempts, again, &tasks) {
+        Ok(body) => send(&run, to, body, Holder::Token(token), may_wait),
         Err(e) => {
-            for held in &bundle {
-                held.token.report(failed(held.task.directory().as_bytes(), format!("cannot be posted: {e}")));
+            for task in tasks {
+                token.report(failed(task.directory().as_bytes(), format!("cannot be posted: {e}")));
             }
-            return Ok(());
+            Ok(())
         }
-    };
-    let headers = FieldTable::default();
-    let tokens = bundle.into_iter().map(|h| h.token).collect();
-    run.publisher.send(Outgoing { run: Arc::clone(&run), queue: Some(queue), body, headers, tokens }, may_wait)
+    }
+}
+
+fn sealed(run: &Run, attempt: u64, attempts: u32, again: bool, tasks: &[Arc<Task>]) -> Result<Vec<u8>, EnvelopeError> {
+    let tasks = tasks.iter().map(|t| &**t).collect();
+    run.seal.seal_tasks(&TasksRef { job: run.job, origin: run.next_origin(attempt), attempts, again, tasks })
+}
+
+fn send(run: &Arc<Run>, to: To, body: Vec<u8>, holder: Holder, may_wait: bool) -> Result<(), Stopped> {
+    let outgoing = Outgoing { run: Arc::clone(run), to, body, headers: FieldTable::default(), holder };
+    run.publisher.send(outgoing, may_wait)
+}
+
+/// Publishes the finish tasks of a delivery that is done otherwise; it is settled when they are safe.
+pub(super) fn post_finish(run: &Arc<Run>, mut settled: Settled) -> Result<(), Stopped> {
+    let tasks: Vec<Arc<Task>> = std::mem::take(&mut settled.finish).into_iter().map(Arc::new).collect();
+    match sealed(run, settled.attempt, 0, settled.again, &tasks) {
+        Ok(body) => {
+            let closing = Box::new(Closing { run: Arc::clone(run), settled: Some(settled) });
+            send(run, To::Tasks(Queue::Finish), body, Holder::Closing(closing), false)
+        }
+        Err(e) => {
+            for task in tasks {
+                settled.report.add(failed(task.directory().as_bytes(), format!("cannot be posted: {e}")));
+            }
+            run.settle(settled);
+            Ok(())
+        }
+    }
+}
+
+/// Moves a delivery that takes long to the queue where this run parks such: its message goes there as it came.
+pub(super) fn park(token: Arc<Token>) -> Result<(), Stopped> {
+    let run = Arc::clone(&token.run);
+    let mut headers = FieldTable::default();
+    headers.insert(ATTEMPT_HEADER.into(), AMQPValue::LongLongInt(token.attempt.cast_signed()));
+    let body = token.body.clone();
+    let outgoing = Outgoing { run: Arc::clone(&run), to: To::Hold, body, headers, holder: Holder::Token(token) };
+    run.publisher.send(outgoing, false)
 }
 
 /// Sets a message aside for good: to the job's dead letters, with the reason, and into its report.
@@ -184,18 +252,17 @@ pub(super) fn bury(body: Vec<u8>, directory: &[u8], reason: &str, token: Arc<Tok
     tracing::error!(job = %run.job, reason, "a message was set aside in the job's dead letters");
     token.report(failed(directory, reason.to_owned()));
     let mut headers = FieldTable::default();
-    headers.insert("x-treehaul-reason".into(), AMQPValue::LongString(LongString::from(reason)));
+    headers.insert(REASON_HEADER.into(), AMQPValue::LongString(LongString::from(reason)));
     // When the connection is gone the message is delivered again, and set aside then.
-    let outgoing = Outgoing { run: Arc::clone(&run), queue: None, body, headers, tokens: vec![token] };
+    let outgoing = Outgoing { run: Arc::clone(&run), to: To::Dead, body, headers, holder: Holder::Token(token) };
     let _ = run.publisher.send(outgoing, may_wait);
 }
 
 /// Sets a task aside for good.
 pub(super) fn bury_task(held: Held, reason: &str) {
-    let run = &held.token.run;
-    let tasks = vec![&*held.task];
-    let message = TasksRef { job: run.job, attempts: held.attempts, again: true, tasks };
-    let body = run.seal.seal_tasks(&message).unwrap_or_else(|e: EnvelopeError| e.to_string().into_bytes());
+    let run = Arc::clone(&held.token.run);
+    let sealed = sealed(&run, held.token.attempt, held.attempts, true, &[Arc::clone(&held.task)]);
+    let body = sealed.unwrap_or_else(|e| e.to_string().into_bytes());
     bury(body, held.task.directory().as_bytes(), reason, held.token, true);
 }
 

@@ -1,48 +1,71 @@
 //! One connection of a worker, from its opening to its loss.
 
 use super::connection;
-use super::consume::{self, Consumption};
+use super::consume::{self, Consumption, Source};
 use super::control::Ear;
 use super::envelope::Seal;
-use super::joblog::{Next, Reader};
+use super::joblog::{self, Next, Reader};
 use super::lanes::Lanes;
-use super::messages::JobEvent;
+use super::lead;
+use super::messages::{JobEvent, What};
 use super::patience::Patience;
 use super::publish::{self, Publisher};
 use super::run::Run;
 use super::settle::{self, Desk};
 use super::topology;
-use super::worker::{Core, Stage};
+use super::worker::{Boards, Core, JobGate, Stage};
+use crate::model::fleet::JobPhase;
 use crate::model::{JobId, JobSpec, Queue};
+use crate::telemetry::Board;
 use lapin::{Channel, Connection};
-use std::collections::{HashMap, hash_map::Entry};
+use std::collections::HashMap;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
-/// Deliveries that are open for longer are finished by publishing what is left of them, so that no
-/// consumer time-out of the broker can bite and everybody gets a part of an old backlog.
-const MAX_AGE: Duration = Duration::from_secs(5);
+/// Deliveries that are open for longer are finished by publishing what is left of them, so that everybody gets a part of
+/// an old backlog.
+pub(super) const MAX_AGE: Duration = Duration::from_secs(5);
+/// One that is open for so long all the same, since its task takes as long, is moved to a queue of this run's own and comes
+/// back at once: no consumer time-out of the broker can bite.
+const MOVE_AFTER: Duration = Duration::from_secs(8);
 /// How often that is looked at.
 const SWEEP: Duration = Duration::from_secs(1);
 /// How often a node that refused a job is asked again: its roots may be mounted by then.
 const ADMIT_AGAIN: Duration = Duration::from_secs(5);
 /// The job log is read up to its end when nothing came for so long.
 const REPLAY_QUIET: Duration = Duration::from_millis(5);
+/// Suspects are worked on one at a time, so that it is known who a worker died with.
+const ONE: u16 = 1;
+/// As many as there are.
+const ALL: u16 = 0;
 
-/// How far a job is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Phase {
-    Walking,
-    Finishing,
-    Stopping,
+/// How a job stands, as the log of jobs tells.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct JobState {
+    pub phase: JobPhase,
+    /// Nobody takes a task of it.
+    pub paused: bool,
+    /// Somebody wants it to end, and why.
+    pub cancel: Option<String>,
+    /// This worker was taken off it, and why.
+    pub quarantined: Option<String>,
 }
+
+impl JobState {
+    fn new() -> Self {
+        JobState { phase: JobPhase::Walking, paused: false, cancel: None, quarantined: None }
+    }
+}
+
+type States = watch::Receiver<JobState>;
 
 /// What is known of a job.
 struct Known {
-    phase: watch::Sender<Phase>,
+    spec: JobSpec,
+    state: watch::Sender<JobState>,
     /// The run and the channel that it consumes on, or why the job is refused.
     standing: Option<Result<(Arc<Run>, Channel), String>>,
 }
@@ -57,18 +80,11 @@ pub(super) struct Session {
     said_idle: Mutex<[u32; 2]>,
 }
 
-fn random() -> u64 {
-    use std::hash::{BuildHasher, Hasher};
-    let mut hasher = std::collections::hash_map::RandomState::new().build_hasher();
-    hasher.write_u32(std::process::id());
-    hasher.finish()
-}
-
 /// Serves jobs until the connection fails, or the worker is closed.
 pub(super) async fn serve(core: &Arc<Core>, connection: Connection) -> lapin::Result<()> {
     let (publisher, inbox) = Publisher::new();
     let session = Arc::new(Session {
-        id: random(),
+        id: super::random(),
         core: Arc::clone(core),
         connection,
         publisher: Arc::clone(&publisher),
@@ -101,19 +117,19 @@ pub(super) async fn serve(core: &Arc<Core>, connection: Connection) -> lapin::Re
 }
 
 /// Waits, but not for a job that was removed.
-async fn wait(pause: Duration, phases: &mut watch::Receiver<Phase>) {
-    let removed = async { while phases.changed().await.is_ok() {} };
+async fn wait(pause: Duration, states: &mut States) {
+    let removed = async { while states.changed().await.is_ok() {} };
     // It is over either way.
     let _ = tokio::time::timeout(pause, removed).await;
 }
 
 impl Session {
-    async fn set_up(&self) -> lapin::Result<(Reader, Ear, Channel)> {
+    async fn set_up(&self) -> lapin::Result<(Reader<JobEvent>, Ear, Channel)> {
         let channel = self.connection.create_channel().await?;
         topology::declare_shared(&channel).await?;
         let out = connection::confirmed_channel(&self.connection).await?;
         let ear = Ear::open(&self.connection, self.id).await?;
-        Ok((Reader::open(&self.connection, self.seal()).await?, ear, out))
+        Ok((Reader::open(&self.connection, self.seal(), topology::JOB_LOG, 0).await?, ear, out))
     }
 
     fn tear_down(&self) {
@@ -153,21 +169,45 @@ impl Session {
         }
     }
 
+    pub fn connection(&self) -> &Connection {
+        &self.connection
+    }
+
+    pub fn gate(&self) -> Arc<dyn JobGate> {
+        Arc::clone(&self.core.gate)
+    }
+
+    /// For how long a dead worker may go unnoticed by the broker.
+    pub fn unnoticed(&self) -> Duration {
+        self.core.config.unnoticed()
+    }
+
+    /// Returns when the worker is on its way out.
+    pub async fn is_leaving(&self) {
+        // The sender lives as long as the worker.
+        let _ = self.core.stage.subscribe().wait_for(|s| *s != Stage::Open).await;
+    }
+
+    /// This worker leads a job from now on, until what is given back is dropped.
+    pub fn register_board(&self, spec: &JobSpec, board: &Arc<Board>) -> Boards {
+        Boards::register(&self.core, spec, board)
+    }
+
     /// Reads the job log. Jobs begin when it is quiet, so that those long gone are passed over in one go.
-    async fn follow(self: &Arc<Self>, mut log: Reader, tasks: &mut JoinSet<()>) -> lapin::Result<()> {
-        let mut fresh: Vec<(JobSpec, watch::Receiver<Phase>)> = Vec::new();
+    async fn follow(self: &Arc<Self>, mut log: Reader<JobEvent>, tasks: &mut JoinSet<()>) -> lapin::Result<()> {
+        let mut fresh: Vec<JobId> = Vec::new();
         loop {
             let quiet = if fresh.is_empty() { Duration::MAX } else { REPLAY_QUIET };
             match log.next(quiet).await? {
-                Some(Next::Event(event)) => fresh.extend(self.take_in(event)),
+                Some(Next::Entry(event)) => fresh.extend(self.take_in(event)),
                 Some(Next::Quiet) => {
                     while tasks.try_join_next().is_some() {}
-                    for (spec, phases) in fresh.drain(..) {
-                        if phases.has_changed().is_ok() {
-                            tasks.spawn(Arc::clone(self).work(spec, phases));
-                        } else {
+                    for job in fresh.drain(..) {
+                        let known = self.jobs().get(&job).map(|k| (k.spec.clone(), k.state.subscribe()));
+                        match known {
+                            Some((spec, states)) => drop(tasks.spawn(Arc::clone(self).work(spec, states))),
                             // It may have ended while this worker had lost the broker.
-                            self.core.retire(spec.id).await;
+                            None => self.core.retire(job).await,
                         }
                     }
                 }
@@ -177,45 +217,72 @@ impl Session {
     }
 
     /// Takes note of an event; gives back a job that begins.
-    fn take_in(&self, event: JobEvent) -> Option<(JobSpec, watch::Receiver<Phase>)> {
+    fn take_in(&self, event: JobEvent) -> Option<JobId> {
         let mut jobs = self.jobs();
-        let (job, phase) = match event {
+        let (job, change): (JobId, Box<dyn Fn(&mut JobState)>) = match event {
             JobEvent::Submitted(spec) => {
-                let Entry::Vacant(place) = jobs.entry(spec.id) else { return None };
-                let (phase, phases) = watch::channel(Phase::Walking);
-                place.insert(Known { phase, standing: None });
-                return Some((*spec, phases));
+                let job = spec.id;
+                let begins = !jobs.contains_key(&job);
+                let (state, standing) = (watch::Sender::new(JobState::new()), None);
+                jobs.entry(job).or_insert(Known { spec: *spec, state, standing });
+                return begins.then_some(job);
             }
             JobEvent::Removed(job) => {
                 // Its task hears that the sender is gone.
                 jobs.remove(&job);
                 return None;
             }
-            JobEvent::Finishing(job) => (job, Phase::Finishing),
-            JobEvent::Stopping(job) => (job, Phase::Stopping),
-            _ => return None,
+            JobEvent::Reopened(job) => {
+                // Whoever still clears up what was before hears that the sender is gone.
+                let known = jobs.get_mut(&job)?;
+                known.state = watch::Sender::new(JobState::new());
+                known.standing = None;
+                return Some(job);
+            }
+            JobEvent::Led { .. } => return None,
+            JobEvent::Finishing(job) => (job, Box::new(|s| s.phase = s.phase.max(JobPhase::Finishing))),
+            JobEvent::Stopping(job) => (job, Box::new(|s| s.phase = s.phase.max(JobPhase::Stopping))),
+            JobEvent::Finished { job, .. } => (job, Box::new(|s| s.phase = JobPhase::Ended)),
+            JobEvent::Paused(job) => (job, Box::new(|s| s.paused = true)),
+            JobEvent::Resumed(job) => (job, Box::new(|s| s.paused = false)),
+            JobEvent::Cancel { job, why } => (job, Box::new(move |s| s.cancel = Some(why.clone()))),
+            JobEvent::Quarantined { job, worker, why } if worker == self.core.name => {
+                (job, Box::new(move |s| s.quarantined = Some(why.clone())))
+            }
+            JobEvent::Quarantined { .. } => return None,
         };
         if let Some(known) = jobs.get(&job) {
-            known.phase.send_if_modified(|now| phase > std::mem::replace(now, phase.max(*now)));
+            known.state.send_if_modified(|now| {
+                let before = now.clone();
+                change(now);
+                *now != before
+            });
         }
         None
     }
 
-    /// Takes part in one job until it is removed.
-    async fn work(self: Arc<Self>, spec: JobSpec, mut phases: watch::Receiver<Phase>) {
+    /// Takes part in one job until it is over.
+    async fn work(self: Arc<Self>, spec: JobSpec, mut states: States) {
         let job = spec.id;
-        if !self.is_gone(job, &phases).await && self.be_admitted(spec, &mut phases).await {
-            self.take_part_to_the_end(job, &mut phases).await;
+        if states.borrow().phase == JobPhase::Ended {
+            // What is left to do is to clear up, and only if nobody came to that.
+            if let Err(e) = lead::serve(&self, &spec, states).await {
+                tracing::debug!(%job, error = %e, "clearing up after a job was not possible");
+            }
+            return;
+        }
+        if !self.is_gone(job, &states).await && self.be_admitted(&spec, &mut states).await {
+            self.take_part_to_the_end(&spec, &mut states).await;
         }
         // The session's owner sees it as well, and comes back with a new connection.
         if self.connection.status().connected() {
-            self.jobs().remove(&job);
+            self.set_standing(job, None);
             self.core.retire(job).await;
         }
     }
 
     /// Asks the node until it admits the job; false if the job was gone first.
-    async fn be_admitted(&self, spec: JobSpec, phases: &mut watch::Receiver<Phase>) -> bool {
+    async fn be_admitted(&self, spec: &JobSpec, states: &mut States) -> bool {
         let job = spec.id;
         let mut said = None;
         while let Err(reason) = self.core.admit(spec.clone()).await {
@@ -224,8 +291,8 @@ impl Session {
                 said = Some(reason.clone());
             }
             self.set_standing(job, Some(Err(reason)));
-            wait(ADMIT_AGAIN, phases).await;
-            if self.is_gone(job, phases).await {
+            wait(ADMIT_AGAIN, states).await;
+            if self.is_gone(job, states).await {
                 return false;
             }
         }
@@ -233,26 +300,34 @@ impl Session {
     }
 
     /// Takes part through one channel after the other until the job or the connection is gone.
-    async fn take_part_to_the_end(&self, job: JobId, phases: &mut watch::Receiver<Phase>) {
+    async fn take_part_to_the_end(self: &Arc<Self>, spec: &JobSpec, states: &mut States) {
+        let job = spec.id;
         let mut patience = Patience::new();
         loop {
             let began = Instant::now();
-            let ended = self.take_part(job, phases).await;
-            self.set_standing(job, None);
-            if !self.connection.status().connected() || self.is_gone(job, phases).await {
+            let ended = self.take_part(spec, states).await;
+            let reason = states.borrow().quarantined.clone();
+            self.set_standing(job, reason.map(|why| Err(format!("in quarantine: {why}"))));
+            if !self.connection.status().connected() || self.is_gone(job, states).await {
                 return;
             }
-            let why = ended.err().map_or_else(|| "a queue of it is missing".to_owned(), |e| e.to_string());
-            tracing::warn!(%job, why, "lost the job's channel; opening another");
+            match ended {
+                Ok(Left::Quarantined) => {
+                    let removed = async { while states.changed().await.is_ok() {} };
+                    return removed.await;
+                }
+                Ok(Left::Over) => tracing::debug!(%job, "a queue of the job is missing"),
+                Err(e) => tracing::warn!(%job, error = %e, "lost the job's channel; opening another"),
+            }
             patience.lived(began.elapsed());
-            wait(patience.pause(), phases).await;
+            wait(patience.pause(), states).await;
         }
     }
 
     /// Is there nothing left of the job? Those long gone are in the log, too: they have no queues any more. One
     /// that somebody deleted does not end a job.
-    async fn is_gone(&self, job: JobId, phases: &watch::Receiver<Phase>) -> bool {
-        if phases.has_changed().is_err() {
+    async fn is_gone(&self, job: JobId, states: &States) -> bool {
+        if states.has_changed().is_err() {
             return true;
         }
         for queue in Queue::ALL {
@@ -269,43 +344,66 @@ impl Session {
     }
 
     /// Takes part through one channel.
-    async fn take_part(&self, job: JobId, phases: &mut watch::Receiver<Phase>) -> lapin::Result<()> {
+    async fn take_part(self: &Arc<Self>, spec: &JobSpec, states: &mut States) -> lapin::Result<Left> {
         // Each run counts from zero, so it has a number of its own.
-        let run = Run::new(job, random(), Arc::clone(&self.publisher), self.seal().clone());
+        let weight = u32::from(spec.priority).max(1);
+        let run = Run::new(spec.id, super::random(), weight, Arc::clone(&self.publisher), self.seal().clone());
         let channel = self.connection.create_channel().await?;
         let reports = connection::confirmed_channel(&self.connection).await?;
         self.lanes().open(&run);
         self.core.add_run(&run);
-        self.set_standing(job, Some(Ok((Arc::clone(&run), channel.clone()))));
-        let desk = Desk::new(channel.clone(), reports);
+        self.set_standing(spec.id, Some(Ok((Arc::clone(&run), channel.clone()))));
+        let desk = Desk::new(channel.clone(), reports.clone(), self.core.name.clone());
+        let mut parks = false;
+        let leading = states.clone();
         let ended = tokio::select! {
-            ended = settle::serve(&run, self.lanes(), desk) => ended,
-            ended = self.attend(&run, channel.clone(), phases) => ended,
+            ended = settle::serve(&run, self.lanes(), desk) => ended.map(|()| Left::Over),
+            ended = self.attend(&run, channel.clone(), states, &mut parks) => ended,
+            ended = lead::serve(self, spec, leading) => ended.map(|()| Left::Over),
         };
         run.set_gone();
         self.lanes().close(&run);
-        // Whatever is not acknowledged goes to others now. It may be closed already.
+        // Whatever is not acknowledged goes to others now. They may be closed already.
         drop(channel.close(200, "done".into()).await);
+        drop(reports.close(200, "done".into()).await);
+        if parks && self.connection.status().connected() {
+            topology::delete_if_empty(&self.connection, topology::hold(spec.id, run.session)).await;
+        }
         ended
     }
 
     /// Starts and ends consumers as the job goes on, and keeps deliveries from getting old.
-    async fn attend(&self, run: &Arc<Run>, channel: Channel, phases: &mut watch::Receiver<Phase>) -> lapin::Result<()> {
+    async fn attend(
+        &self,
+        run: &Arc<Run>,
+        channel: Channel,
+        states: &mut States,
+        parks: &mut bool,
+    ) -> lapin::Result<Left> {
         let (ended, mut ends) = mpsc::unbounded_channel();
-        let mut consumption = Consumption::new(run, self.lanes(), channel, ended);
+        let mut consumption = Consumption::new(run, self.lanes(), channel.clone(), ended);
         let mut stage = self.core.stage.subscribe();
+        let mut idle = self.core.paused.subscribe();
         let mut sweep = tokio::time::interval(SWEEP);
         loop {
-            let (phase, now) = (*phases.borrow_and_update(), *stage.borrow_and_update());
-            self.arrange(run, &mut consumption, phase, now).await?;
+            let (state, now) = (states.borrow_and_update().clone(), *stage.borrow_and_update());
+            let paused = state.paused || *idle.borrow_and_update();
+            if state.quarantined.is_some() && run.live() == 0 && !run.has_news() {
+                return Ok(Left::Quarantined);
+            }
+            let takes = now == Stage::Open && !paused && state.quarantined.is_none();
+            self.arrange(run, &mut consumption, state.phase, takes).await?;
             tokio::select! {
-                changed = phases.changed() => if changed.is_err() { return Ok(()) },
-                changed = stage.changed() => if changed.is_err() { return Ok(()) },
+                changed = states.changed() => if changed.is_err() { return Ok(Left::Over) },
+                changed = stage.changed() => if changed.is_err() { return Ok(Left::Over) },
+                changed = idle.changed() => if changed.is_err() { return Ok(Left::Over) },
                 end = ends.recv(), if !run.is_over() && now == Stage::Open => {
-                    let gone = || std::io::Error::from(std::io::ErrorKind::ConnectionAborted).into();
-                    return Err(end.flatten().unwrap_or_else(gone));
+                    return end.flatten().map_or(Ok(Left::Over), Err);
                 }
-                _ = sweep.tick() => self.sweep(run),
+                _ = sweep.tick() => {
+                    self.sweep(run);
+                    self.move_on(run, &mut consumption, &channel, parks).await?;
+                }
             }
         }
     }
@@ -314,40 +412,80 @@ impl Session {
         &self,
         run: &Arc<Run>,
         consumption: &mut Consumption,
-        phase: Phase,
-        stage: Stage,
+        phase: JobPhase,
+        takes: bool,
     ) -> lapin::Result<()> {
         let [dirs, files] = self.core.config.prefetch;
-        if phase >= Phase::Stopping {
+        self.lanes().set_open(run, takes);
+        if phase >= JobPhase::Stopping {
             run.set_stopping();
             // What waits is dropped; the leader empties the queues.
             drop(self.lanes().clear(run));
             consumption.cancel().await?;
             drop(self.lanes().clear(run));
-        } else if stage != Stage::Open {
-            consumption.cancel().await?;
-            let (begun, untouched) = self.lanes().clear(run);
-            for arrived in &untouched {
-                arrived.token.forsake();
-            }
-            if publish::post(begun, false).is_err() {
-                tracing::debug!("the connection is gone; the broker delivers again by itself");
+        } else if takes {
+            let wanted = [
+                (Source::Tasks(Queue::Finish), files, phase == JobPhase::Finishing && files > 0),
+                (Source::Tasks(Queue::Dirs), dirs, dirs > 0),
+                (Source::Tasks(Queue::Files), files, files > 0),
+                (Source::Suspects, ONE, files > 0),
+            ];
+            for (source, prefetch, _) in wanted.into_iter().filter(|(_, _, wanted)| *wanted) {
+                consumption.start(source, prefetch).await?;
             }
         } else {
-            if phase == Phase::Finishing {
-                consumption.start(Queue::Finish, files).await?;
-            }
-            consumption.start(Queue::Dirs, dirs).await?;
-            consumption.start(Queue::Files, files).await?;
+            consumption.cancel().await?;
+            // Nothing comes any more: what is here goes back, for others.
+            give_away(self.lanes().clear(run));
         }
         Ok(())
     }
 
     fn sweep(&self, run: &Arc<Run>) {
-        let (mut old, untouched) = self.lanes().take_old(run, MAX_AGE);
-        old.extend(untouched.into_iter().filter_map(|a| consume::look_into(a, false)).flatten());
-        if publish::post(old, false).is_err() {
-            tracing::debug!("the connection is gone; the broker delivers again by itself");
-        }
+        give_away(self.lanes().take_old(run, MAX_AGE));
     }
+
+    /// Moves deliveries that have been open for long to a queue of this run's own, from where they come back at once.
+    async fn move_on(
+        &self,
+        run: &Arc<Run>,
+        consumption: &mut Consumption,
+        channel: &Channel,
+        parks: &mut bool,
+    ) -> lapin::Result<()> {
+        let old: Vec<_> = run.open_tokens().into_iter().filter(|t| t.must_move(MOVE_AFTER)).collect();
+        if !old.is_empty() && !*parks {
+            topology::declare_hold(channel, run.job, run.session).await?;
+            let out = connection::confirmed_channel(&self.connection).await?;
+            // The leader must know where to look when this worker is gone.
+            joblog::record(&out, self.seal(), run.job, What::Parks(run.session)).await?;
+            out.close(200, "done".into()).await?;
+            *parks = true;
+        }
+        if *parks {
+            consumption.start(Source::Hold, ALL).await?;
+        }
+        for token in old {
+            if publish::park(token).is_err() {
+                tracing::debug!("the connection is gone; the broker delivers again by itself");
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Gives tasks and deliveries that nobody looked into to the broker, as messages of their own.
+fn give_away((mut tasks, untouched): (Vec<super::token::Held>, Vec<super::lanes::Arrived>)) {
+    tasks.extend(untouched.into_iter().filter_map(|a| consume::look_into(a, false)).flatten());
+    if publish::post(tasks, false).is_err() {
+        tracing::debug!("the connection is gone; the broker delivers again by itself");
+    }
+}
+
+/// How a worker left a job.
+enum Left {
+    /// It is over, or its channel is.
+    Over,
+    /// This worker was taken off it.
+    Quarantined,
 }

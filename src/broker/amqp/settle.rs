@@ -5,12 +5,12 @@
 
 use super::connection::{self, Published};
 use super::lanes::Lanes;
-use super::messages::Results;
+use super::messages::{Done, Part, Record, Results, What};
 use super::publish;
-use super::run::{Books, Run};
-use super::token::{Settled, merge};
+use super::run::Run;
+use super::token::{Settled, lists_bytes};
 use super::topology;
-use crate::model::{Failure, Finding, Mark, Report};
+use crate::model::Totals;
 use lapin::Channel;
 use lapin::options::BasicAckOptions;
 use std::collections::BTreeSet;
@@ -19,8 +19,10 @@ use std::time::{Duration, Instant};
 
 /// Reports are collected for so long, unless somebody waits.
 const COLLECT: Duration = Duration::from_millis(100);
-/// Bytes of failures in one message, roughly; the codec's limit is four times that.
-const FAILURES_BYTES: usize = 1 << 20;
+/// Bytes in one message, roughly; the codec's limit is four times that.
+const MESSAGE_BYTES: usize = 1 << 20;
+/// Bytes of a delivery's end without lists, at most: totals, sums.
+const DONE_BYTES: usize = 1024;
 
 /// The two channels that settling needs.
 pub(super) struct Desk {
@@ -28,12 +30,13 @@ pub(super) struct Desk {
     pub acks: Channel,
     /// Where reports go to, confirmed.
     pub reports: Channel,
+    worker: String,
     tags: Tags,
 }
 
 impl Desk {
-    pub fn new(acks: Channel, reports: Channel) -> Self {
-        Desk { acks, reports, tags: Tags::default() }
+    pub fn new(acks: Channel, reports: Channel, worker: String) -> Self {
+        Desk { acks, reports, worker, tags: Tags::default() }
     }
 }
 
@@ -58,39 +61,69 @@ pub(super) async fn serve(run: &Arc<Run>, lanes: &Lanes, mut desk: Desk) -> lapi
 }
 
 async fn flush(run: &Arc<Run>, desk: &mut Desk) -> lapin::Result<()> {
-    let Books { settled, early, outbox, .. } = run.take_books();
-    if publish::post(outbox, false).is_err() {
-        return Ok(());
+    let (books, in_progress) = run.take_books();
+    let news = books.progressed() || !books.parts.is_empty() || books.abort.is_some();
+    let mut tags = books.moved;
+    let (mut done, mut counted) = (Vec::new(), Vec::new());
+    for settled in books.settled {
+        if settled.finish.is_empty() {
+            tags.push(settled.tag);
+            counted.push(settled.counted);
+            done.extend(done_of(settled));
+        } else {
+            run.still_open(&settled.report.totals);
+            if publish::post_finish(run, settled).is_err() {
+                return Ok(());
+            }
+        }
     }
-    let mut report = early;
-    let mut done = Vec::with_capacity(settled.len());
-    for Settled { queue, tag, report: more } in settled {
-        merge(&mut report, more);
-        done.push((queue, tag));
-    }
-    let idle = run.live() == done.len() as u64;
-    if !report.is_empty() || (idle && !done.is_empty()) {
-        tell(run, &desk.reports, report, idle).await?;
+    let idle = run.live() == counted.len() as u64;
+    if news || !done.is_empty() {
+        tell(run, desk, books.parts, done, in_progress, books.abort, idle).await?;
     }
     // What was not reported is not acknowledged: it comes again.
     if run.is_gone() {
         return Ok(());
     }
-    for (tag, multiple) in desk.tags.plan(done.iter().map(|(_, tag)| *tag)) {
+    for (tag, multiple) in desk.tags.plan(tags.into_iter()) {
         desk.acks.basic_ack(tag, BasicAckOptions { multiple }).await?;
     }
-    for (queue, _) in done {
+    for queue in counted {
         run.acknowledged(queue);
     }
     Ok(())
 }
 
-async fn tell(run: &Arc<Run>, channel: &Channel, report: Report, idle: bool) -> lapin::Result<()> {
+/// Nothing is said of what nobody looked into: it was left because the job is being ended.
+fn done_of(settled: Settled) -> Option<Done> {
+    let Settled { origin, attempt, queue, posted, report, .. } = settled;
+    Some(Done { origin: origin?, attempt, queue, posted, report })
+}
+
+async fn tell(
+    run: &Arc<Run>,
+    desk: &Desk,
+    parts: Vec<Part>,
+    done: Vec<Done>,
+    in_progress: Totals,
+    abort: Option<String>,
+    idle: bool,
+) -> lapin::Result<()> {
     let name = topology::results(run.job);
-    for report in split(report) {
-        let results = Results { job: run.job, session: run.session, number: run.next_result(), report, idle };
-        let body = run.seal.seal(&results).map_err(std::io::Error::other)?;
-        if connection::publish_safely(channel, &name, &body).await? == Published::NoQueue {
+    for (parts, done) in split(parts, done) {
+        let results = Results {
+            session: run.session,
+            number: run.next_result(),
+            worker: desk.worker.clone(),
+            parts,
+            done,
+            in_progress,
+            abort: abort.clone(),
+            idle,
+        };
+        let record = Record { job: run.job, what: What::Results(Box::new(results)) };
+        let body = run.seal.seal(&record).map_err(std::io::Error::other)?;
+        if connection::publish_safely(&desk.reports, &name, &body).await? == Published::NoQueue {
             run.set_gone();
             return Ok(());
         }
@@ -98,48 +131,30 @@ async fn tell(run: &Arc<Run>, channel: &Channel, report: Report, idle: bool) -> 
     Ok(())
 }
 
-/// Cuts a report so that each part fits into a message; the first part has the totals.
-fn split(report: Report) -> Vec<Report> {
-    let Report { totals, failures, findings, mut evidence, abort } = report;
-    let marks = evidence.as_mut().map(|e| std::mem::take(&mut e.marks)).unwrap_or_default();
-    let mut parts = vec![Report { totals, evidence, abort, ..Report::default() }];
+/// Cuts what is told so that each message fits; a delivery's parts come before its end.
+fn split(parts: Vec<Part>, done: Vec<Done>) -> Vec<(Vec<Part>, Vec<Done>)> {
+    let mut messages = vec![(Vec::new(), Vec::new())];
     let mut bytes = 0;
-    for failure in failures {
-        if bytes > FAILURES_BYTES {
-            parts.push(Report::default());
+    let mut room = |messages: &mut Vec<(Vec<Part>, Vec<Done>)>, more: usize| {
+        if bytes + more > MESSAGE_BYTES && bytes > 0 {
+            messages.push((Vec::new(), Vec::new()));
             bytes = 0;
         }
-        bytes += size_of::<Failure>() + failure.path.len() + failure.message.len();
-        if let Some(part) = parts.last_mut() {
-            part.failures.push(failure);
+        bytes += more;
+    };
+    for part in parts {
+        room(&mut messages, lists_bytes(&part.report));
+        if let Some((parts, _)) = messages.last_mut() {
+            parts.push(part);
         }
     }
-    for finding in findings {
-        if bytes > FAILURES_BYTES {
-            parts.push(Report::default());
-            bytes = 0;
-        }
-        bytes += size_of::<Finding>()
-            + finding.path.len()
-            + finding.what.len()
-            + finding.expected.len()
-            + finding.found.len();
-        if let Some(part) = parts.last_mut() {
-            part.findings.push(finding);
+    for one in done {
+        room(&mut messages, DONE_BYTES + lists_bytes(&one.report));
+        if let Some((_, done)) = messages.last_mut() {
+            done.push(one);
         }
     }
-    for mark in marks {
-        if bytes > FAILURES_BYTES {
-            parts.push(Report::default());
-            bytes = 0;
-        }
-        let (Mark::Link { path, .. } | Mark::State { path, .. }) = &mark;
-        bytes += size_of::<Mark>() + path.len();
-        if let Some(part) = parts.last_mut() {
-            part.evidence.get_or_insert_default().marks.push(mark);
-        }
-    }
-    parts
+    messages
 }
 
 /// Which tags of a channel are acknowledged.
@@ -169,8 +184,9 @@ impl Tags {
 
 #[cfg(test)]
 mod tests {
+    use super::super::messages::Origin;
     use super::*;
-    use crate::model::{Operation, State};
+    use crate::model::{Failure, Operation, Queue, Report};
     use proptest::prelude::*;
 
     #[test]
@@ -209,34 +225,26 @@ mod tests {
     }
 
     #[test]
-    fn a_report_with_many_failures_is_cut_and_stays_whole() {
+    fn what_is_told_is_cut_and_stays_whole() {
         let failure = |n: usize| Failure {
             path: vec![b'x'; 100_000 + n],
             operation: Operation::Run,
             errno: None,
             message: String::new(),
         };
-        let mut report = Report { failures: (0..40).map(failure).collect(), ..Report::default() };
-        report.totals.failed = 40;
-        let mark = |n: usize| Mark::State { path: vec![b'y'; 100_000 + n], state: State::Pending };
-        let evidence = report.evidence.get_or_insert_default();
-        evidence.marks = (0..40).map(mark).collect();
-        evidence.sums[1].add_element(&[0; 32], b"x");
-        evidence.uncertain = true;
-        let parts = split(report.clone());
-        assert!(parts.len() >= 8);
-        let mut again = Report::default();
-        for part in parts {
-            let bytes = super::super::Seal::new(None).seal(&Results {
-                job: crate::model::JobId::random(),
-                session: 1,
-                number: 1,
-                report: part.clone(),
-                idle: false,
-            });
-            assert!(bytes.unwrap().len() < 2 << 20);
-            merge(&mut again, part);
+        let report = |n| Report { failures: vec![failure(n)], ..Report::default() };
+        let parts: Vec<Part> = (0..40).map(|n| Part { attempt: n as u64, report: report(n) }).collect();
+        let origin = Origin { session: 1, number: 1, attempt: 1 };
+        let end = |n: usize| Done { origin, attempt: n as u64, queue: Queue::Files, posted: [0; 3], report: report(n) };
+        let done: Vec<Done> = (0..40).map(end).collect();
+        let cut = split(parts.clone(), done.clone());
+        assert!(cut.len() >= 8);
+        for (parts, done) in &cut {
+            let bytes: usize =
+                parts.iter().map(|p| &p.report).chain(done.iter().map(|d| &d.report)).map(lists_bytes).sum();
+            assert!(bytes < 2 * MESSAGE_BYTES);
         }
-        assert_eq!(again, report);
+        let (all_parts, all_done): (Vec<_>, Vec<_>) = cut.into_iter().unzip();
+        assert_eq!((all_parts.concat(), all_done.concat()), (parts, done));
     }
 }

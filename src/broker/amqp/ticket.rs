@@ -2,16 +2,23 @@
 
 use super::lanes::Lanes;
 use super::publish;
+use super::session::MAX_AGE;
 use super::token::Held;
 use crate::broker::{MAX_ATTEMPTS, Pool, Stopped, Ticket};
 use crate::model::{Queue, Report, Task};
 use std::sync::Arc;
+use std::time::Instant;
+
+/// Weight of finish tasks, in bytes, that make a message of their own.
+const FINISH_BYTES: usize = 64 << 10;
 
 pub(super) struct AmqpTicket {
     pub lanes: Arc<Lanes>,
     /// None once it is settled.
     pub held: Option<Held>,
     pub pool: Pool,
+    /// When the actor got it.
+    pub since: Instant,
 }
 
 impl AmqpTicket {
@@ -22,11 +29,19 @@ impl AmqpTicket {
         }
         let queue = task.queue();
         // What a task posts may have been worked on before if the task itself was.
-        let child = Held { task: Arc::new(task), attempts: 0, again: held.again, token: Arc::clone(&held.token) };
+        let child = |task| Held {
+            task: Arc::new(task),
+            attempts: 0,
+            again: held.again,
+            suspect: false,
+            token: Arc::clone(&held.token),
+        };
         let outgoing = match queue {
-            Queue::Finish => run.put_finish(child),
-            // File actors make the room that dir actors wait for, so they never wait themselves.
-            _ => self.lanes.keep(child, self.pool == Pool::Dirs).into_iter().collect(),
+            Queue::Finish => held.token.put_finish(task, FINISH_BYTES).into_iter().map(child).collect(),
+            // An old delivery is not to grow older by what can be a message of its own. File actors make the room that
+            // dir actors wait for, so they never wait themselves.
+            _ if held.token.age() > MAX_AGE => vec![child(task)],
+            _ => self.lanes.keep(child(task), self.pool == Pool::Dirs).into_iter().collect(),
         };
         publish::post(outgoing, true)
     }
@@ -51,11 +66,13 @@ impl Ticket for AmqpTicket {
     }
 
     fn finish(mut self: Box<Self>) {
+        self.charge();
         // The token goes, and with the last one the delivery is settled.
         self.held = None;
     }
 
     fn give_back(mut self: Box<Self>, why: &str) {
+        self.charge();
         let Some(mut held) = self.held.take() else { return };
         held.attempts += 1;
         held.again = true;
@@ -68,8 +85,17 @@ impl Ticket for AmqpTicket {
     }
 }
 
+impl AmqpTicket {
+    fn charge(&self) {
+        if let Some(held) = &self.held {
+            self.lanes.charge(&held.token.run, self.since.elapsed());
+        }
+    }
+}
+
 impl Drop for AmqpTicket {
     fn drop(&mut self) {
+        self.charge();
         let Some(mut held) = self.held.take() else { return };
         if held.token.run.is_over() {
             return;

@@ -3,7 +3,8 @@
 //! Nothing here may change shape within one wire version: the broker refuses to declare a queue again
 //! with other arguments.
 
-use super::{QueueType, connection};
+use super::QueueType;
+use super::connection::{self, Depth};
 use crate::model::{JobId, Queue};
 use futures_util::future::try_join_all;
 use lapin::options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions, QueueDeleteOptions};
@@ -20,6 +21,8 @@ const JOB_LOG_AGE: &str = "90D";
 const JOB_LOG_BYTES: i64 = 256 << 20;
 /// The unit in which the log is cut.
 const JOB_LOG_SEGMENT_BYTES: i64 = 8 << 20;
+/// The same for the stream of a job.
+const JOB_SEGMENT_BYTES: i64 = 64 << 20;
 /// A queue sets a message aside by itself after so many returns; far beyond what [`super::consume`] allows,
 /// and there so that the broker's own default (20 since RabbitMQ 4) cannot lose a task.
 const DELIVERY_LIMIT: i64 = 10_000;
@@ -29,7 +32,22 @@ pub(super) fn tasks(job: JobId, queue: Queue) -> String {
     format!("treehaul.{job}.{}", queue.noun())
 }
 
-/// A job's queue for reports.
+/// A job's queue for tasks with which workers died.
+pub(super) fn suspects(job: JobId) -> String {
+    format!("treehaul.{job}.suspects")
+}
+
+/// Where a run parks deliveries that take long.
+pub(super) fn hold(job: JobId, session: u64) -> String {
+    format!("treehaul.{job}.hold.{session:016x}")
+}
+
+/// A job's queue for the right to lead it.
+pub(super) fn lead(job: JobId) -> String {
+    format!("treehaul.{job}.lead")
+}
+
+/// A job's stream of reports.
 pub(super) fn results(job: JobId) -> String {
     format!("treehaul.{job}.results")
 }
@@ -59,7 +77,8 @@ pub(super) async fn declare_shared(channel: &Channel) -> lapin::Result<()> {
     channel.exchange_declare(CONTROL.into(), ExchangeKind::Fanout, options, FieldTable::default()).await
 }
 
-/// Declares the queues of a job, each on a channel of its own so that the broker makes them side by side.
+/// Declares the queues of a job, each on a channel of its own so that the broker makes them side by side. What is there
+/// already stays.
 pub(super) async fn declare_job(connection: &Connection, job: JobId, queue_type: QueueType) -> lapin::Result<()> {
     let mut plain = FieldTable::default();
     plain.insert("x-queue-type".into(), text(queue_type.noun()));
@@ -69,13 +88,30 @@ pub(super) async fn declare_job(connection: &Connection, job: JobId, queue_type:
         limited.insert("x-dead-letter-exchange".into(), text(""));
         limited.insert("x-dead-letter-routing-key".into(), text(&dead(job)));
     }
+    let mut single = plain.clone();
+    single.insert("x-single-active-consumer".into(), AMQPValue::Boolean(true));
+    if queue_type == QueueType::Quorum {
+        single.insert("x-delivery-limit".into(), AMQPValue::LongLongInt(DELIVERY_LIMIT));
+    }
+    let mut stream = FieldTable::default();
+    stream.insert("x-queue-type".into(), text("stream"));
+    stream.insert("x-stream-max-segment-size-bytes".into(), AMQPValue::LongLongInt(JOB_SEGMENT_BYTES));
     let mut wanted: Vec<_> = Queue::ALL.iter().map(|q| (tasks(job, *q), limited.clone())).collect();
-    wanted.extend([(results(job), plain.clone()), (dead(job), plain)]);
+    wanted.extend([(suspects(job), limited), (dead(job), plain), (lead(job), single), (results(job), stream)]);
     let declaring = wanted.into_iter().map(|(name, arguments)| async move {
         let channel = connection.create_channel().await?;
-        channel.queue_declare(name.into(), durable(), arguments).await
+        channel.queue_declare(name.into(), durable(), arguments).await?;
+        channel.close(200, "done".into()).await
     });
     try_join_all(declaring).await.map(drop)
+}
+
+/// Declares the queue where a run parks what takes long.
+pub(super) async fn declare_hold(channel: &Channel, job: JobId, session: u64) -> lapin::Result<()> {
+    let mut arguments = FieldTable::default();
+    arguments.insert("x-queue-type".into(), text(QueueType::Quorum.noun()));
+    arguments.insert("x-delivery-limit".into(), AMQPValue::LongLongInt(DELIVERY_LIMIT));
+    channel.queue_declare(hold(job, session).into(), durable(), arguments).await.map(drop)
 }
 
 /// A queue that lives as long as its connection; `control` says whether control messages come to it.
@@ -89,23 +125,47 @@ pub(super) async fn declare_mailbox(channel: &Channel, name: &str, control: bool
     Ok(())
 }
 
-/// Removes the queues of a job; the dead letters stay if there are any. Tells how many.
-pub(super) async fn delete_job(connection: &Connection, job: JobId) -> lapin::Result<u32> {
+/// How many messages are in a queue; none if there is no such queue.
+pub(super) async fn ready(connection: &Connection, queue: &str) -> lapin::Result<Option<Depth>> {
     let channel = connection.create_channel().await?;
-    let letters = match connection::depth(&channel, &dead(job)).await {
-        Ok(depth) => depth.ready,
-        Err(e) if connection::is_missing(&e) => 0,
-        Err(e) => return Err(e),
-    };
-    let mut unwanted: Vec<_> = Queue::ALL.iter().map(|q| tasks(job, *q)).collect();
-    unwanted.push(results(job));
-    if letters == 0 {
-        unwanted.push(dead(job));
+    match connection::depth(&channel, queue).await {
+        Ok(depth) => {
+            channel.close(200, "done".into()).await?;
+            Ok(Some(depth))
+        }
+        Err(e) if connection::is_missing(&e) => Ok(None),
+        Err(e) => Err(e),
     }
-    let deleting = unwanted.into_iter().map(|name| async move {
+}
+
+/// Removes queues. One that is gone is not missed.
+pub(super) async fn delete(connection: &Connection, names: Vec<String>) -> lapin::Result<()> {
+    let deleting = names.into_iter().map(|name| async move {
         let channel = connection.create_channel().await?;
-        channel.queue_delete(name.into(), QueueDeleteOptions::default()).await
+        match channel.queue_delete(name.into(), QueueDeleteOptions::default()).await {
+            Err(e) if !connection::is_missing(&e) => Err(e),
+            _ => channel.close(200, "done".into()).await.or(Ok(())),
+        }
     });
-    try_join_all(deleting).await?;
-    Ok(letters)
+    try_join_all(deleting).await.map(drop)
+}
+
+/// Removes a queue, if nothing is left in it.
+pub(super) async fn delete_if_empty(connection: &Connection, name: String) {
+    let deleting = async {
+        let channel = connection.create_channel().await?;
+        let options = QueueDeleteOptions { if_empty: true, ..QueueDeleteOptions::default() };
+        channel.queue_delete(name.into(), options).await?;
+        channel.close(200, "done".into()).await
+    };
+    if let Err(e) = deleting.await {
+        tracing::debug!(error = %e, "what this worker had parked is left to the job's leader");
+    }
+}
+
+/// The queues in which tasks of a job may lie, without those where runs park.
+pub(super) fn work_queues(job: JobId) -> Vec<String> {
+    let mut names: Vec<_> = Queue::ALL.iter().map(|q| tasks(job, *q)).collect();
+    names.push(suspects(job));
+    names
 }

@@ -9,9 +9,11 @@ use super::ticket::AmqpTicket;
 use super::token::Held;
 use super::{AmqpConfig, AmqpError, connection, publish};
 use crate::broker::{Broker, Delivery, Pool};
-use crate::model::{JobId, JobSpec};
+use crate::model::fleet::JobProgress;
+use crate::model::{JobId, JobSpec, Report, Timestamp, Totals};
+use crate::telemetry::Board;
 use lapin::Connection;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 use tokio::runtime::Runtime;
@@ -27,6 +29,20 @@ pub trait JobGate: Send + Sync {
 
     /// The job is over: its roots are not needed any more. A task may still be in some actor's hands.
     fn retire(&self, job: JobId);
+
+    /// Asked where the job is led, once everything has been found and before anything is removed or finished.
+    ///
+    /// # Errors
+    /// Why the job must not go on.
+    fn may_finish(&self, _job: JobId, _totals: &Totals) -> Result<(), String> {
+        Ok(())
+    }
+
+    /// Everything is done: clears up what the job needed only while it ran. Called where the job is led, once or, if its
+    /// leader dies, again.
+    fn conclude(&self, _job: JobId) -> Report {
+        Report::default()
+    }
 }
 
 /// How far a worker is on its way out.
@@ -44,6 +60,10 @@ pub(super) struct Core {
     pub gate: Arc<dyn JobGate>,
     pub lanes: Arc<Lanes>,
     pub stage: watch::Sender<Stage>,
+    /// No actor gets a task now.
+    pub paused: watch::Sender<bool>,
+    /// Boards of the jobs that are led from here.
+    boards: Mutex<HashMap<JobId, (Timestamp, Arc<Board>)>>,
     runs: Mutex<Vec<Arc<Run>>>,
     /// Jobs whose roots the node holds.
     admitted: Mutex<HashSet<JobId>>,
@@ -86,6 +106,10 @@ impl Core {
         }
     }
 
+    fn boards(&self) -> MutexGuard<'_, HashMap<JobId, (Timestamp, Arc<Board>)>> {
+        self.boards.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn runs(&self) -> MutexGuard<'_, Vec<Arc<Run>>> {
         self.runs.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -96,6 +120,25 @@ impl Core {
 
     fn is_closing(&self) -> bool {
         *self.stage.borrow() == Stage::Close
+    }
+}
+
+/// The boards of a worker, while it leads a job.
+pub(super) struct Boards {
+    core: Arc<Core>,
+    job: JobId,
+}
+
+impl Boards {
+    pub fn register(core: &Arc<Core>, spec: &JobSpec, board: &Arc<Board>) -> Self {
+        core.boards().insert(spec.id, (spec.submitted, Arc::clone(board)));
+        Boards { core: Arc::clone(core), job: spec.id }
+    }
+}
+
+impl Drop for Boards {
+    fn drop(&mut self) {
+        self.core.boards().remove(&self.job);
     }
 }
 
@@ -119,13 +162,15 @@ impl Worker {
     /// Until the broker answers.
     pub fn connect(config: &AmqpConfig, name: String, gate: Arc<dyn JobGate>) -> Result<Arc<Worker>, AmqpError> {
         let runtime =
-            tokio::runtime::Builder::new_multi_thread().worker_threads(1).thread_name("amqp").enable_all().build()?;
+            tokio::runtime::Builder::new_multi_thread().worker_threads(2).thread_name("amqp").enable_all().build()?;
         let core = Arc::new(Core {
             config: config.clone(),
             name,
             gate,
             lanes: Arc::default(),
             stage: watch::Sender::new(Stage::Open),
+            paused: watch::Sender::new(false),
+            boards: Mutex::default(),
             runs: Mutex::default(),
             admitted: Mutex::default(),
             failed: Mutex::default(),
@@ -177,6 +222,27 @@ impl Worker {
         settled
     }
 
+    /// How the jobs stand that this worker leads.
+    pub fn leading(&self) -> Vec<JobProgress> {
+        let now = Timestamp::now();
+        let progress = |(job, (submitted, board)): (&JobId, &(Timestamp, Arc<Board>))| {
+            let seen = board.snapshot();
+            JobProgress {
+                job: *job,
+                totals: board.progress(),
+                walk_over: seen.walk_over,
+                elapsed_ms: u64::try_from((now.sec - submitted.sec).max(0)).unwrap_or_default() * 1000,
+                notes: seen.notes,
+            }
+        };
+        self.core.boards().iter().map(progress).collect()
+    }
+
+    /// Takes no task any more, or takes them again; what waits here goes back to the broker.
+    pub fn pause(&self, pause: bool) {
+        self.core.paused.send_replace(pause);
+    }
+
     /// Why this worker has given up, if it has: the broker does not let it in any more.
     pub fn failed(&self) -> Option<String> {
         self.core.failed.lock().unwrap_or_else(PoisonError::into_inner).clone()
@@ -184,7 +250,8 @@ impl Worker {
 
     fn deliver(&self, held: Held, pool: Pool) -> Delivery {
         let (job, task, redelivered) = (held.token.run.job, Arc::clone(&held.task), held.again);
-        let ticket = AmqpTicket { lanes: Arc::clone(&self.core.lanes), held: Some(held), pool };
+        let (lanes, since) = (Arc::clone(&self.core.lanes), Instant::now());
+        let ticket = AmqpTicket { lanes, held: Some(held), pool, since };
         Delivery { job, task, redelivered, ticket: Box::new(ticket) }
     }
 }

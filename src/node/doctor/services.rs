@@ -31,7 +31,7 @@ pub(super) fn node_rows() -> Vec<Row> {
 
 /// Asks the broker as a job would, and touches no job.
 pub(super) fn broker_row(config: &AmqpConfig) -> Row {
-    match crate::node::ask_broker(config) {
+    match crate::broker::amqp::jobs(config).map(drop).map_err(crate::node::NodeError::Broker) {
         Ok(()) => Row::new(About::Node, "broker", Verdict::Ok, format!("{config} answers"), ""),
         Err(e) => Row::new(About::Node, "broker", Verdict::Fails, e.to_string(), "jobs over this broker cannot start"),
     }

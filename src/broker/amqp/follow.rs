@@ -1,0 +1,282 @@
+//! Following a job: reading its stream until it is sealed. Whoever follows changes nothing.
+
+use super::connection::{self, Depth};
+use super::joblog::{self, Next, Reader};
+use super::messages::{Probe, Record, Reply, Standing, What};
+use super::patience::Patience;
+use super::story::{Sealed, Story};
+use super::submit::read_jobs;
+use super::{AmqpConfig, AmqpError, messages, topology};
+use crate::model::fleet::JobEnd;
+use crate::model::{JobId, Queue, escaped};
+use crate::telemetry::Board;
+use futures_util::StreamExt;
+use lapin::options::{BasicConsumeOptions, BasicPublishOptions};
+use lapin::types::FieldTable;
+use lapin::{BasicProperties, Channel, Connection};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::runtime::Runtime;
+
+/// How often the caller is asked whether to leave.
+const ASK_STOP: Duration = Duration::from_millis(50);
+/// A job of which nothing is heard for so long is looked after.
+const SILENCE: Duration = Duration::from_secs(3);
+/// How long workers may take to answer, and the broker to take a message.
+const ANSWER: Duration = Duration::from_secs(1);
+/// How long the leader may take to clear up once the job is sealed.
+const CLEAR_UP: Duration = Duration::from_secs(10);
+/// Between two looks whether it has.
+const CLEARED: Duration = Duration::from_millis(10);
+/// Said while the broker has an alarm.
+const BLOCKED: &str =
+    "the broker is blocked: it has a memory or disk alarm and takes no messages; the job goes on when that is over";
+
+/// How following ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Followed {
+    /// The job is over.
+    Ended {
+        /// How.
+        end: JobEnd,
+        /// Messages in its dead letters.
+        letters: u32,
+    },
+    /// The caller left; the job goes on.
+    Left,
+}
+
+/// Reads along with one job.
+pub struct Follower {
+    config: AmqpConfig,
+    runtime: Runtime,
+    story: Story,
+    job: JobId,
+    /// Names this reader in the stream.
+    reader: u64,
+    offset: i64,
+}
+
+impl Follower {
+    /// For a job that is, or was, on the broker. What its stream tells goes to the board. Calls of a follower block, and
+    /// must not come from an async context.
+    ///
+    /// # Errors
+    /// [`AmqpError::Threads`].
+    pub fn new(config: &AmqpConfig, job: JobId, board: Arc<Board>) -> Result<Self, AmqpError> {
+        let runtime = super::blocking()?;
+        let story = Story::new(job, board);
+        Ok(Follower { config: config.clone(), runtime, story, job, reader: super::random(), offset: 0 })
+    }
+
+    /// Reads until the job is over, or the caller leaves: `stop` is asked several times a second. A lost broker is tried
+    /// again for ever.
+    ///
+    /// # Errors
+    /// [`AmqpError`], if the broker refuses this process time after time, or does not know the job.
+    pub fn run(&mut self, stop: &dyn Fn() -> bool) -> Result<Followed, AmqpError> {
+        let mut patience = Patience::new();
+        loop {
+            let began = Instant::now();
+            let (config, story) = (self.config.clone(), &mut self.story);
+            let mut reading =
+                Reading { config: &config, story, job: self.job, reader: self.reader, offset: self.offset };
+            let ended = self.runtime.block_on(reading.once(stop));
+            self.offset = reading.offset;
+            match ended {
+                Ok(followed) => return Ok(followed),
+                Err(_) if stop() => return Ok(Followed::Left),
+                Err(error @ AmqpError::NoJob(_)) => return Err(error),
+                Err(error) => {
+                    tracing::warn!(%error, "trying to come back");
+                    self.story.board.note(&format!("lost the broker for a while: {error}"));
+                    patience.lived(began.elapsed());
+                    patience.bear(error)?;
+                    let until = Instant::now() + patience.pause();
+                    self.runtime.block_on(async {
+                        while Instant::now() < until && !stop() {
+                            tokio::time::sleep(ASK_STOP).await;
+                        }
+                    });
+                }
+            }
+        }
+    }
+
+    /// How often failed entries of the job were tried again.
+    pub fn retries(&self) -> u64 {
+        self.story.retries
+    }
+}
+
+/// Reads what is kept of a job that is over: what failed. Blocks.
+///
+/// # Errors
+/// [`AmqpError::NoJob`], if nothing is kept.
+pub fn replay(config: &AmqpConfig, job: JobId, board: Arc<Board>) -> Result<u64, AmqpError> {
+    let mut follower = Follower::new(config, job, board)?;
+    follower.run(&|| false)?;
+    Ok(follower.retries())
+}
+
+/// One connection of a follower.
+struct Reading<'a> {
+    config: &'a AmqpConfig,
+    story: &'a mut Story,
+    job: JobId,
+    reader: u64,
+    offset: i64,
+}
+
+impl Reading<'_> {
+    async fn once(&mut self, stop: &dyn Fn() -> bool) -> Result<Followed, AmqpError> {
+        let opening = async {
+            tokio::select! {
+                opened = connection::open(self.config, "follower") => opened.map(Some),
+                () = told(stop) => Ok(None),
+            }
+        };
+        let Some(connection) = opening.await? else { return Ok(Followed::Left) };
+        let followed = self.read(&connection, stop).await;
+        connection::close(&connection).await;
+        match followed {
+            Ok(Some(followed)) => Ok(followed),
+            Ok(None) => self.ask_log().await,
+            Err(e) => Err(AmqpError::using(self.config, &e)),
+        }
+    }
+
+    /// Reads until the end; none if there is nothing to read any more.
+    async fn read(&mut self, connection: &Connection, stop: &dyn Fn() -> bool) -> lapin::Result<Option<Followed>> {
+        let name = topology::results(self.job);
+        if topology::ready(connection, &name).await?.is_none() {
+            return Ok(None);
+        }
+        let out = connection::confirmed_channel(connection).await?;
+        let mut stream: Reader<Record> = Reader::open(connection, &self.config.seal, &name, self.offset).await?;
+        self.tell(&out, What::Follows(self.reader)).await?;
+        let (mut heard, mut caught_up) = (Instant::now(), false);
+        loop {
+            if stop() {
+                self.tell(&out, What::Leaves(self.reader)).await?;
+                return Ok(Some(Followed::Left));
+            }
+            match stream.next(ASK_STOP).await? {
+                None => return Ok(None),
+                Some(Next::Entry(record)) => {
+                    self.offset = stream.next_offset;
+                    heard = Instant::now();
+                    caught_up |= record.what == What::Follows(self.reader);
+                    self.story.take(record);
+                    // An end from before may have been followed by another beginning.
+                    if let Some(sealed) = self.story.sealed.clone().filter(|_| caught_up) {
+                        return self.say_goodbye(connection, &out, sealed).await.map(Some);
+                    }
+                }
+                Some(Next::Quiet) if heard.elapsed() > SILENCE => {
+                    if let Some(sealed) = self.story.sealed.clone() {
+                        return self.say_goodbye(connection, &out, sealed).await.map(Some);
+                    }
+                    self.look_after(connection).await?;
+                    heard = Instant::now();
+                }
+                Some(Next::Quiet) => {}
+            }
+        }
+    }
+
+    /// Appends to the stream, unless the broker takes nothing now: a reader needs no place in it.
+    async fn tell(&self, out: &Channel, what: What) -> lapin::Result<()> {
+        let telling = joblog::record(out, &self.config.seal, self.job, what);
+        match tokio::time::timeout(ANSWER, telling).await {
+            Ok(told) => told.map(drop),
+            Err(_) => Ok(()),
+        }
+    }
+
+    /// Is somebody there who works? Says what keeps the job from going on.
+    async fn look_after(&mut self, connection: &Connection) -> lapin::Result<()> {
+        let looking = async {
+            let name = topology::tasks(self.job, Queue::Dirs);
+            let depth = topology::ready(connection, &name).await?;
+            let replies = self.ask_around(connection).await?;
+            Ok::<_, lapin::Error>((depth, replies))
+        };
+        let looked = tokio::time::timeout(3 * ANSWER, looking).await;
+        if connection.status().blocked() {
+            self.story.board.note(BLOCKED);
+            return Ok(());
+        }
+        let Ok(looked) = looked else { return Ok(()) };
+        let (depth, replies) = looked?;
+        for reply in replies {
+            if let Standing::Refused(reason) = reply.standing {
+                let (name, reason) = (escaped(reply.worker.as_bytes()), escaped(reason.as_bytes()));
+                self.story.board.note(&format!("worker {name} takes no part in the job: {reason}"));
+            }
+        }
+        if depth.is_some_and(|Depth { consumers, .. }| consumers == 0) {
+            let config = self.config;
+            let note = format!("no worker takes part in the job: start `treehaul worker --broker {config}` on a node");
+            self.story.board.note(&note);
+        }
+        Ok(())
+    }
+
+    /// Asks all workers how they stand with the job.
+    async fn ask_around(&self, connection: &Connection) -> lapin::Result<Vec<Reply>> {
+        let channel = connection.create_channel().await?;
+        let mailbox = format!("treehaul.replies.{}.{}", self.job, JobId::random());
+        topology::declare_mailbox(&channel, &mailbox, false).await?;
+        let options = BasicConsumeOptions { no_ack: true, ..BasicConsumeOptions::default() };
+        let mut answers =
+            channel.basic_consume(mailbox.as_str().into(), "".into(), options, FieldTable::default()).await?;
+        let properties = BasicProperties::default().with_reply_to(mailbox.as_str().into());
+        let probe = Probe { job: self.job, round: 0, reply_to: mailbox, deep: false, hungry: [0; 2] };
+        let body = self.config.seal.seal(&messages::Control::Probe(probe)).map_err(std::io::Error::other)?;
+        let options = BasicPublishOptions::default();
+        channel.basic_publish(topology::CONTROL.into(), "".into(), options, &body, properties).await?;
+        let mut replies = Vec::new();
+        while let Ok(Some(answer)) = tokio::time::timeout(ANSWER / 2, answers.next()).await {
+            replies.extend(self.config.seal.open::<Reply>(&answer?.data).ok());
+        }
+        channel.close(200, "done".into()).await?;
+        Ok(replies)
+    }
+
+    /// Tells the leader that the end was read, and waits until it has cleared up.
+    async fn say_goodbye(&self, connection: &Connection, out: &Channel, sealed: Sealed) -> lapin::Result<Followed> {
+        self.story.board.set_totals(sealed.totals);
+        let standing = Standing::HasRead(self.reader);
+        let reply = Reply { round: 0, worker: String::new(), session: self.reader, standing };
+        let body = self.config.seal.seal(&reply).map_err(std::io::Error::other)?;
+        let until = Instant::now() + CLEAR_UP;
+        connection::publish(out, &sealed.reply_to, &body, FieldTable::default()).await?.await?;
+        while Instant::now() < until && topology::ready(connection, &topology::lead(self.job)).await?.is_some() {
+            tokio::time::sleep(CLEARED).await;
+        }
+        Ok(Followed::Ended { end: sealed.end, letters: sealed.letters })
+    }
+
+    /// Nothing is left to read: the log of jobs knows how it ended.
+    async fn ask_log(&mut self) -> Result<Followed, AmqpError> {
+        let connection = connection::open(self.config, "follower").await?;
+        let jobs = read_jobs(&connection, &self.config.seal).await;
+        connection::close(&connection).await;
+        let state = jobs.map_err(|e| AmqpError::using(self.config, &e))?.remove(&self.job);
+        match state.and_then(|s| s.end) {
+            Some((end, totals)) => {
+                self.story.board.set_totals(totals);
+                Ok(Followed::Ended { end, letters: 0 })
+            }
+            None => Err(AmqpError::NoJob(self.job)),
+        }
+    }
+}
+
+/// Returns when the caller leaves.
+async fn told(stop: &dyn Fn() -> bool) {
+    while !stop() {
+        tokio::time::sleep(ASK_STOP).await;
+    }
+}
