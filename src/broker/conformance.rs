@@ -3,9 +3,10 @@
 //! The work is a made-up tree: from a task's name follows what it posts, so the whole job is known before,
 //! and what was run can be compared with it.
 
-use super::amqp::{AmqpConfig, JobGate, Leader, Outcome, QueueType, Worker};
+use super::amqp::{self, AmqpConfig, Followed, Follower, JobGate, QueueType, Worker};
 use super::embedded::Embedded;
 use super::{Broker, Delivery, MAX_ATTEMPTS, Pool, Stopped};
+use crate::model::fleet::JobEnd;
 use crate::model::task::{Entry, Names};
 use crate::model::{Entries, Failure, JobId, JobSpec, Operation, Policy, Queue, RelPath, Report, Task};
 use crate::telemetry::Board;
@@ -42,6 +43,7 @@ pub(super) fn spec(id: JobId) -> JobSpec {
         target: b"/nowhere".to_vec(),
         policy: Policy::default(),
         submitted: crate::model::Timestamp::default(),
+        priority: 10,
         source_ino: 0,
     }
 }
@@ -80,21 +82,20 @@ fn amqp(first: Task, queue_type: QueueType) -> Job {
     let config = test_config(queue_type);
     let (board, id) = (board(), JobId::random());
     let worker = Worker::connect(&config, format!("test {id}"), Arc::new(OneJob(id))).unwrap();
-    let mut leader = Leader::submit(&config, spec(id), [first], Arc::clone(&board), Box::new(|_| Ok(()))).unwrap();
+    amqp::submit(&config, &spec(id), [first]).unwrap();
     let (tell, over) = mpsc::channel();
-    let stopping = Arc::new(AtomicBool::new(false));
-    let asked = Arc::clone(&stopping);
-    let leading = std::thread::spawn(move || {
-        let ended = leader.run(&|| asked.load(SeqCst), &mut |_| {}).unwrap();
-        leader.remove().unwrap();
-        tell.send(ended.outcome == Outcome::Complete).unwrap();
+    let mut follower = Follower::new(&config, id, Arc::clone(&board)).unwrap();
+    let following = std::thread::spawn(move || {
+        let ended = follower.run(&|| false).unwrap();
+        tell.send(matches!(ended, Followed::Ended { end: JobEnd::Complete, .. })).unwrap();
     });
     let broker = Arc::clone(&worker);
     let end = Box::new(move || {
-        leading.join().unwrap();
+        following.join().unwrap();
         assert!(worker.close(PATIENCE), "the worker left something unsettled");
     });
-    Job { board, broker: Box::new(broker), over, stop: Arc::new(move || stopping.store(true, SeqCst)), end }
+    let stop = Arc::new(move || amqp::cancel(&config, id, "a test").unwrap());
+    Job { board, broker: Box::new(broker), over, stop, end }
 }
 
 /// Runs a behaviour on every broker.

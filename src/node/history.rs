@@ -268,6 +268,7 @@ mod tests {
 
     fn spec() -> JobSpec {
         JobSpec {
+            priority: 10,
             id: JobId::random(),
             pass: "copy".into(),
             source: b"/s\xff".to_vec(),

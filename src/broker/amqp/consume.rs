@@ -2,7 +2,7 @@
 
 use super::envelope::Seal;
 use super::lanes::{Arrived, Lanes};
-use super::messages::Tasks;
+use super::messages::{Origin, Tasks};
 use super::publish;
 use super::run::Run;
 use super::token::{Held, Token};
@@ -170,6 +170,10 @@ pub(super) fn look_into(arrived: Arrived, may_wait: bool) -> Option<Vec<Held>> {
         Ok(tasks) => tasks,
         Err(e) => {
             let reason = format!("a message of queue {} cannot be understood: {e}", source.name(&run));
+            let queue = if let Source::Tasks(queue) = source { queue } else { Queue::Files };
+            token.begin(Origin::foreign(), queue, redelivered);
+            // Nobody counted it, so it counts for itself.
+            token.posted(queue);
             publish::bury(token.body.clone(), b"", &reason, token, may_wait);
             return None;
         }

@@ -147,13 +147,15 @@ pub enum EnvelopeError {
 
 #[cfg(test)]
 mod tests {
-    use super::super::messages::{Control, JobEvent, Reply, Results};
+    use super::super::messages::{Control, JobEvent, Origin, Record, Reply};
     use super::*;
     use crate::model::Task;
     use proptest::prelude::*;
 
+    const ORIGIN: Origin = Origin { session: 1, number: 2, attempt: 3 };
+
     fn tasks(job: JobId) -> Tasks {
-        Tasks { job, attempts: 1, again: true, tasks: vec![Task::root()] }
+        Tasks { job, origin: ORIGIN, attempts: 1, again: true, tasks: vec![Task::root()] }
     }
 
     fn plain() -> Seal {
@@ -165,7 +167,7 @@ mod tests {
         let (job, seal) = (JobId::random(), plain());
         let bytes = seal.seal(&tasks(job)).unwrap();
         let root = Task::root();
-        let same = TasksRef { job, attempts: 1, again: true, tasks: vec![&root] };
+        let same = TasksRef { job, origin: ORIGIN, attempts: 1, again: true, tasks: vec![&root] };
         assert_eq!(seal.seal_tasks(&same).unwrap()[HEAD_BYTES + MAC_BYTES..], bytes[HEAD_BYTES + MAC_BYTES..]);
         assert_eq!(seal.open_tasks(&bytes, job, Queue::Dirs).unwrap(), tasks(job));
     }
@@ -212,7 +214,7 @@ mod tests {
             let mac = seal.mac(&bytes[..HEAD_BYTES], &bytes[HEAD_BYTES + MAC_BYTES..]);
             bytes[HEAD_BYTES..HEAD_BYTES + MAC_BYTES].copy_from_slice(&mac);
             let _ = seal.open::<Tasks>(&bytes);
-            let _ = seal.open::<Results>(&bytes);
+            let _ = seal.open::<Record>(&bytes);
             let _ = seal.open::<JobEvent>(&bytes);
             let _ = seal.open::<Control>(&bytes);
             let _ = seal.open::<Reply>(&bytes);

@@ -102,7 +102,7 @@ async fn lead(session: &Arc<Session>, spec: &JobSpec, states: watch::Receiver<Jo
     let ended = states.borrow().phase == JobPhase::Ended;
     if ended && topology::ready(session.connection(), &topology::results(spec.id)).await?.is_none() {
         // Whoever led it before came as far as that.
-        return remove(session, spec.id, &BTreeSet::new(), true).await;
+        return remove(session, spec.id, BTreeSet::new(), true).await;
     }
     let mut lead = Lead::open(session, spec, states).await?;
     let _registered = session.register_board(spec, &lead.story.board);
@@ -476,12 +476,19 @@ impl<'a> Lead<'a> {
             self.attend(until).await?;
         }
         let keeps = sealed.totals.failed > 0 || sealed.letters > 0;
-        remove(self.session, job, &self.story.parks, !keeps).await
+        remove(self.session, job, self.story.parks.clone(), !keeps).await
     }
 }
 
 /// Removes a job's queues, the one of its baton last. What failed is kept unless `all` goes.
-async fn remove(session: &Session, job: JobId, parks: &BTreeSet<u64>, all: bool) -> lapin::Result<()> {
+async fn remove(session: &Arc<Session>, job: JobId, parks: BTreeSet<u64>, all: bool) -> lapin::Result<()> {
+    let session = Arc::clone(session);
+    // The worker leaves a job as soon as it hears that it is removed; this goes on.
+    let removing = tokio::spawn(async move { remove_now(&session, job, &parks, all).await });
+    removing.await.unwrap_or_else(|e| Err(std::io::Error::other(e).into()))
+}
+
+async fn remove_now(session: &Session, job: JobId, parks: &BTreeSet<u64>, all: bool) -> lapin::Result<()> {
     let connection = session.connection();
     let mut names = topology::work_queues(job);
     names.extend(parks.iter().map(|s| topology::hold(job, *s)));

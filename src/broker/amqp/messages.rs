@@ -42,6 +42,14 @@ pub(super) struct Origin {
     pub attempt: u64,
 }
 
+impl Origin {
+    /// For a message that nobody of this fleet published.
+    pub fn foreign() -> Self {
+        // No submitter counts that far.
+        Origin { session: 0, number: 1 << 63 | super::random(), attempt: 0 }
+    }
+}
+
 /// A delivery that has been worked on to its end.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct Done {

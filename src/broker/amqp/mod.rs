@@ -19,8 +19,6 @@
 //! early because it takes longer than a second.
 
 mod accounts;
-#[cfg(test)]
-mod accounts_test;
 mod config;
 mod connection;
 mod consume;
@@ -53,7 +51,7 @@ pub use config::{AmqpConfig, QueueType};
 pub use envelope::Seal;
 pub use error::AmqpError;
 pub use follow::{Followed, Follower, replay};
-pub use submit::{JobState, Retry, jobs, reopen, submit};
+pub use submit::{JobState, Retry, cancel, jobs, pause, reopen, submit};
 pub use worker::{JobGate, Worker};
 
 /// A runtime for calls that block.

@@ -421,8 +421,11 @@ impl Session {
             run.set_stopping();
             // What waits is dropped; the leader empties the queues.
             drop(self.lanes().clear(run));
-            consumption.cancel().await?;
-            drop(self.lanes().clear(run));
+            // The queues of one that is over are going: the broker ends the consumers itself.
+            if phase < JobPhase::Ended {
+                consumption.cancel().await?;
+                drop(self.lanes().clear(run));
+            }
         } else if takes {
             let wanted = [
                 (Source::Tasks(Queue::Finish), files, phase == JobPhase::Finishing && files > 0),

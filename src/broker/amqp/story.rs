@@ -112,7 +112,7 @@ impl Story {
         }
         self.hinted |= idle;
         let mut report = self.accounts.take(session, number, parts, done, in_progress);
-        report.abort = None;
+        report.abort = self.abort.clone();
         self.board.absorb(report);
         self.board.set_in_progress(self.accounts.provisional());
     }

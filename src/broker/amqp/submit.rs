@@ -225,6 +225,36 @@ pub(super) async fn read_jobs(connection: &Connection, seal: &Seal) -> lapin::Re
     Ok(jobs)
 }
 
+/// Asks the leader of a job to end it. Blocks.
+///
+/// # Errors
+/// Any [`AmqpError`].
+pub fn cancel(config: &AmqpConfig, job: JobId, why: &str) -> Result<(), AmqpError> {
+    announce(config, &JobEvent::Cancel { job, why: why.to_owned() })
+}
+
+/// Lets nobody take a task of a job, or lets it go on. Blocks.
+///
+/// # Errors
+/// Any [`AmqpError`].
+pub fn pause(config: &AmqpConfig, job: JobId, pause: bool) -> Result<(), AmqpError> {
+    announce(config, &if pause { JobEvent::Paused(job) } else { JobEvent::Resumed(job) })
+}
+
+fn announce(config: &AmqpConfig, event: &JobEvent) -> Result<(), AmqpError> {
+    super::blocking()?.block_on(async {
+        let opened = connection::open(config, "control").await?;
+        let telling = async {
+            let out = connection::confirmed_channel(&opened).await?;
+            topology::declare_shared(&out).await?;
+            joblog::append(&out, &config.seal, event).await
+        };
+        let told = telling.await;
+        connection::close(&opened).await;
+        told.map_err(|e| AmqpError::using(config, &e))
+    })
+}
+
 /// All jobs that the log still knows. Blocks.
 ///
 /// # Errors

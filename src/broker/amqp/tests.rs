@@ -1,12 +1,13 @@
 //! What only this broker can meet: lost connections, workers that die, messages from nowhere.
 
-use super::messages::TasksRef;
-use super::{AmqpConfig, AmqpError, Ended, JobGate, Leader, Outcome, QueueType, Worker, connection, topology};
+use super::messages::{Origin, TasksRef};
+use super::{AmqpConfig, AmqpError, Followed, Follower, JobGate, QueueType, Worker, connection, topology};
 use crate::broker::conformance::{OneJob, board, spec, test_config};
 use crate::broker::{Broker, Delivery, Pool};
+use crate::model::fleet::JobEnd;
 use crate::model::{JobId, JobSpec, Queue, RelPath, Report, Task, task::Names};
 use crate::telemetry::Board;
-use lapin::options::{BasicGetOptions, BasicNackOptions, QueueDeleteOptions};
+use lapin::options::{BasicGetOptions, BasicNackOptions, QueueDeleteOptions, QueuePurgeOptions};
 use lapin::types::FieldTable;
 use lapin::{Channel, Connection};
 use std::io::{Read, Write};
@@ -72,25 +73,21 @@ impl Proxy {
     }
 }
 
-/// A job with a leader of its own thread.
+const COMPLETE: Followed = Followed::Ended { end: JobEnd::Complete, letters: 0 };
+
+/// A job that is followed on a thread of its own.
 struct Led {
     id: JobId,
     board: Arc<Board>,
-    leading: JoinHandle<Ended>,
-    stop: Arc<AtomicBool>,
+    leading: JoinHandle<Followed>,
 }
 
 fn lead(config: &AmqpConfig, first: &Task) -> Led {
-    let (id, board, stop) = (JobId::random(), board(), Arc::new(AtomicBool::new(false)));
-    let mut leader =
-        Leader::submit(config, spec(id), [first.clone()], Arc::clone(&board), Box::new(|_| Ok(()))).unwrap();
-    let asked = Arc::clone(&stop);
-    let leading = std::thread::spawn(move || {
-        let ended = leader.run(&|| asked.load(SeqCst), &mut |_| {}).unwrap();
-        assert_eq!(leader.remove().unwrap(), ended.dead);
-        ended
-    });
-    Led { id, board, leading, stop }
+    let (id, board) = (JobId::random(), board());
+    super::submit(&self::config(), &spec(id), [first.clone()]).unwrap();
+    let mut follower = Follower::new(config, id, Arc::clone(&board)).unwrap();
+    let leading = std::thread::spawn(move || follower.run(&|| false).unwrap());
+    Led { id, board, leading }
 }
 
 fn join(config: &AmqpConfig, job: JobId) -> Arc<Worker> {
@@ -116,7 +113,24 @@ fn work_until_over(led: &Led, worker: &Arc<Worker>) {
     let start = Instant::now();
     while !led.leading.is_finished() {
         assert!(start.elapsed() < PATIENCE, "the job never ended");
+        let both = [Pool::Dirs, Pool::Files].into_iter();
+        if let Some(mut delivery) = both.filter_map(|pool| worker.take(pool, Duration::from_millis(10))).next() {
+            delivery.ticket.report(one());
+            delivery.ticket.finish();
+        }
+    }
+}
+
+/// As [`work_until_over`]; the root posts so many again.
+fn work_until_over_with(led: &Led, worker: &Arc<Worker>, children: usize) {
+    let start = Instant::now();
+    while !led.leading.is_finished() {
+        assert!(start.elapsed() < PATIENCE, "the job never ended");
         if let Some(mut delivery) = worker.take(Pool::Dirs, Duration::from_millis(20)) {
+            let root = delivery.task.directory().is_root();
+            if (0..children).filter(|_| root).any(|n| delivery.ticket.post(dir(&format!("d{n}"))).is_err()) {
+                continue;
+            }
             delivery.ticket.report(one());
             delivery.ticket.finish();
         }
@@ -154,7 +168,7 @@ fn a_lost_connection_brings_the_task_again_and_the_job_ends_right() {
     again.ticket.report(one());
     again.ticket.finish();
     work_until_over(&led, &worker);
-    assert_eq!(led.leading.join().unwrap(), Ended { outcome: Outcome::Complete, dead: 0 });
+    assert_eq!(led.leading.join().unwrap(), COMPLETE);
     assert_eq!(led.board.snapshot().totals.found, 2);
     assert!(worker.close(PATIENCE));
 }
@@ -175,31 +189,37 @@ fn a_worker_that_vanishes_leaves_its_tasks_to_others() {
     again.ticket.report(one());
     again.ticket.finish();
     work_until_over(&led, &other);
-    assert_eq!(led.leading.join().unwrap().outcome, Outcome::Complete);
+    assert_eq!(led.leading.join().unwrap(), COMPLETE);
     assert_eq!(led.board.snapshot().totals.found, 1);
 }
 
 #[test]
-fn a_leader_that_loses_the_broker_comes_back_and_counts_nothing_twice() {
+fn a_leader_and_a_follower_that_lose_the_broker_come_back_and_count_nothing_twice() {
     let proxy = Proxy::new();
     let led = lead(&proxy.config, &Task::root());
-    let worker = join(&config(), led.id);
+    // The only worker leads the job as well.
+    let worker = join(&proxy.config, led.id);
     let mut root = take(&worker, Pool::Dirs);
     for n in 0..50 {
         root.ticket.post(dir(&format!("d{n}"))).unwrap();
     }
     root.ticket.report(one());
     root.ticket.finish();
-    for n in 0..50 {
-        if n % 10 == 0 {
-            proxy.cut();
+    for _ in 0..5 {
+        for _ in 0..5 {
+            let mut delivery = take(&worker, Pool::Dirs);
+            if delivery.task.directory().is_root() {
+                for n in 0..50 {
+                    delivery.ticket.post(dir(&format!("d{n}"))).unwrap();
+                }
+            }
+            delivery.ticket.report(one());
+            delivery.ticket.finish();
         }
-        let mut delivery = take(&worker, Pool::Dirs);
-        delivery.ticket.report(one());
-        delivery.ticket.finish();
+        proxy.cut();
     }
-    work_until_over(&led, &worker);
-    assert_eq!(led.leading.join().unwrap().outcome, Outcome::Complete);
+    work_until_over_with(&led, &worker, 50);
+    assert_eq!(led.leading.join().unwrap(), COMPLETE);
     assert_eq!(led.board.snapshot().totals.found, 51);
     assert!(worker.close(PATIENCE));
 }
@@ -220,7 +240,7 @@ fn a_worker_that_leaves_in_order_gives_its_backlog_back() {
     assert!(leaving.close(PATIENCE));
     let staying = join(&config(), led.id);
     work_until_over(&led, &staying);
-    assert_eq!(led.leading.join().unwrap().outcome, Outcome::Complete);
+    assert_eq!(led.leading.join().unwrap(), COMPLETE);
     assert_eq!(led.board.snapshot().totals.found, 102);
     assert!(staying.close(PATIENCE));
 }
@@ -229,9 +249,10 @@ fn a_worker_that_leaves_in_order_gives_its_backlog_back() {
 fn messages_that_cannot_be_understood_are_set_aside_with_a_reason() {
     let led = lead(&config(), &Task::root());
     let root = Task::root();
+    let origin = Origin { session: 7, number: 1, attempt: 1 };
     let foreign = |job| {
         let tasks = vec![&root];
-        super::Seal::new(None).seal_tasks(&TasksRef { job, attempts: 0, again: false, tasks }).unwrap()
+        super::Seal::new(None).seal_tasks(&TasksRef { job, origin, attempts: 0, again: false, tasks }).unwrap()
     };
     let mut newer = foreign(led.id);
     newer[2] = 200;
@@ -244,8 +265,9 @@ fn messages_that_cannot_be_understood_are_set_aside_with_a_reason() {
     });
     let worker = join(&config(), led.id);
     work_until_over(&led, &worker);
-    let dead = u32::try_from(bad.len()).unwrap();
-    assert_eq!(led.leading.join().unwrap(), Ended { outcome: Outcome::Complete, dead });
+    let letters = u32::try_from(bad.len()).unwrap();
+    assert_eq!(led.leading.join().unwrap(), Followed::Ended { end: JobEnd::Complete, letters });
+    let dead = letters;
     let seen = led.board.snapshot();
     assert_eq!((seen.totals.found, seen.totals.failed), (1, u64::from(dead)));
     let reasons = on_broker(async |_connection, channel| {
@@ -266,25 +288,38 @@ fn messages_that_cannot_be_understood_are_set_aside_with_a_reason() {
 }
 
 #[test]
-fn a_message_that_was_delivered_too_often_is_set_aside() {
+fn a_task_with_which_three_workers_were_lost_is_set_aside_and_others_are_not() {
     let led = lead(&config(), &dir("killer"));
     on_broker(async |_connection, channel| {
         let name = topology::tasks(led.id, Queue::Dirs);
-        for _ in 0..25 {
+        for _ in 0..2 {
             let got = channel.basic_get(name.as_str().into(), BasicGetOptions::default()).await.unwrap();
             let requeue = BasicNackOptions { requeue: true, multiple: false };
             channel.basic_nack(got.unwrap().delivery.delivery_tag, requeue).await.unwrap();
         }
     });
+    let proxy = Proxy::new();
+    let dying = join(&proxy.config, led.id);
+    // It is worked on alone now, by whoever works on single entries.
+    let held = take(&dying, Pool::Files);
+    assert_eq!(held.task.directory().as_bytes(), b"killer");
+    // The message that it came in is acknowledged by now.
+    while dying.live() > 1 {
+        std::thread::yield_now();
+    }
+    std::mem::forget(held);
+    drop(dying);
+    proxy.cut();
     let worker = join(&config(), led.id);
     work_until_over(&led, &worker);
-    assert_eq!(led.leading.join().unwrap(), Ended { outcome: Outcome::Complete, dead: 1 });
+    assert_eq!(led.leading.join().unwrap(), Followed::Ended { end: JobEnd::Complete, letters: 1 });
     let seen = led.board.snapshot();
     assert_eq!((seen.totals.found, seen.totals.failed), (0, 1));
     assert_eq!(seen.failures[0].path, b"killer");
+    assert!(seen.failures[0].message.contains("3 workers"), "{}", seen.failures[0].message);
     assert!(worker.close(PATIENCE));
-    on_broker(async |_connection, channel| {
-        channel.queue_delete(topology::dead(led.id).into(), QueueDeleteOptions::default()).await.unwrap();
+    on_broker(async |connection, _channel| {
+        topology::delete(&connection, vec![topology::dead(led.id), topology::results(led.id)]).await.unwrap();
     });
 }
 
@@ -309,8 +344,12 @@ fn a_refusing_worker_and_an_empty_fleet_are_noted() {
         assert!(start.elapsed() < PATIENCE);
         assert!(refusing.take(Pool::Dirs, Duration::from_millis(50)).is_none());
     }
-    led.stop.store(true, SeqCst);
-    assert_eq!(led.leading.join().unwrap().outcome, Outcome::Stopped);
+    // Nobody leads it: whoever takes it up ends it.
+    super::cancel(&config(), led.id, "a test").unwrap();
+    let worker = join(&config(), led.id);
+    let end = JobEnd::Cancelled("a test".to_owned());
+    assert_eq!(led.leading.join().unwrap(), Followed::Ended { end, letters: 0 });
+    assert!(worker.close(PATIENCE));
     let notes = led.board.snapshot().notes.join("\n");
     assert!(notes.contains(r"worker picky takes no part in the job: source is not mounted\x1b[2J"), "{notes}");
     assert!(notes.contains("start `treehaul worker --broker amqp://"), "{notes}");
@@ -352,13 +391,13 @@ fn a_worker_that_refused_a_job_looks_again() {
     let worker = Worker::connect(&config(), "late".to_owned(), Arc::new(Late(led.id, AtomicUsize::new(0)))).unwrap();
     work_until_over(&led, &worker);
     assert!(led.board.snapshot().notes.iter().any(|n| n.contains("not mounted yet")));
-    assert_eq!(led.leading.join().unwrap().outcome, Outcome::Complete);
+    assert_eq!(led.leading.join().unwrap(), COMPLETE);
     assert_eq!(led.board.snapshot().totals.found, 1);
     assert!(worker.close(PATIENCE));
 }
 
 #[test]
-fn missing_dead_letters_do_not_hold_a_job_up() {
+fn missing_dead_letters_do_not_hold_a_job_up_and_rubbish_in_its_stream_is_passed_over() {
     let led = lead(&config(), &Task::root());
     on_broker(async |_connection, channel| {
         channel.queue_delete(topology::dead(led.id).into(), QueueDeleteOptions::default()).await.unwrap();
@@ -368,54 +407,78 @@ fn missing_dead_letters_do_not_hold_a_job_up() {
     });
     let worker = join(&config(), led.id);
     work_until_over(&led, &worker);
-    assert_eq!(led.leading.join().unwrap(), Ended { outcome: Outcome::Complete, dead: 0 });
+    assert_eq!(led.leading.join().unwrap(), COMPLETE);
     let totals = led.board.snapshot().totals;
     assert_eq!((totals.found, totals.failed), (1, 1));
     assert!(worker.close(PATIENCE));
+    on_broker(async |connection, _channel| {
+        topology::delete(&connection, vec![topology::results(led.id)]).await.unwrap();
+    });
 }
 
 #[test]
-fn a_queue_that_is_missing_for_a_while_ends_nothing() {
+fn a_job_whose_messages_somebody_purged_ends_and_says_so() {
     let led = lead(&config(), &Task::root());
     let worker = join(&config(), led.id);
-    let mut held = take(&worker, Pool::Dirs);
-    on_broker(async |connection, channel| {
-        channel.queue_delete(topology::results(led.id).into(), QueueDeleteOptions::default()).await.unwrap();
-        held.ticket.report(one());
-        held.ticket.finish();
-        // The worker has noticed when what it held is ready again.
-        let dirs = topology::tasks(led.id, Queue::Dirs);
-        let deadline = Instant::now() + PATIENCE;
-        while connection::depth(&channel, &dirs).await.unwrap().ready == 0 {
-            assert!(Instant::now() < deadline, "the worker acknowledged what it could not report");
-        }
-        topology::declare_job(&connection, led.id, QueueType::Quorum).await.unwrap();
+    let mut root = take(&worker, Pool::Dirs);
+    worker.drain();
+    for n in 0..20 {
+        root.ticket.post(dir(&format!("d{n}"))).unwrap();
+    }
+    root.ticket.report(one());
+    root.ticket.finish();
+    assert!(worker.close(PATIENCE));
+    on_broker(async |_connection, channel| {
+        let name = topology::tasks(led.id, Queue::Dirs);
+        channel.queue_purge(name.into(), QueuePurgeOptions::default()).await.unwrap();
     });
-    let mut again = take(&worker, Pool::Dirs);
-    assert!(again.redelivered);
-    again.ticket.report(one());
-    again.ticket.finish();
+    let worker = join(&config(), led.id);
     work_until_over(&led, &worker);
-    assert_eq!(led.leading.join().unwrap().outcome, Outcome::Complete);
-    assert_eq!(led.board.snapshot().totals.found, 1);
+    let Followed::Ended { end: JobEnd::Aborted(why), .. } = led.leading.join().unwrap() else { panic!() };
+    assert!(why.contains("20 messages of the job are lost"), "{why}");
     assert!(worker.close(PATIENCE));
 }
 
 #[test]
-fn a_job_can_be_stopped_while_the_broker_is_away_and_removed_when_it_is_back() {
+fn another_worker_leads_the_job_when_its_leader_is_gone() {
+    let proxy = Proxy::new();
+    let led = lead(&config(), &Task::root());
+    let dying = join(&proxy.config, led.id);
+    let mut root = take(&dying, Pool::Dirs);
+    for n in 0..20 {
+        root.ticket.post(dir(&format!("d{n}"))).unwrap();
+    }
+    let deadline = Instant::now() + PATIENCE;
+    while dying.leading().is_empty() {
+        assert!(Instant::now() < deadline, "nobody leads");
+        std::thread::yield_now();
+    }
+    let other = join(&config(), led.id);
+    std::mem::forget(root);
+    drop(dying);
+    proxy.cut();
+    work_until_over_with(&led, &other, 20);
+    assert_eq!(led.leading.join().unwrap(), COMPLETE);
+    assert_eq!(led.board.snapshot().totals.found, 21);
+    assert!(other.close(PATIENCE));
+}
+
+#[test]
+fn a_follower_can_leave_while_the_broker_is_away_and_the_job_goes_on() {
     let proxy = Proxy::new();
     let id = JobId::random();
-    let mut leader = Leader::submit(&proxy.config, spec(id), [Task::root()], board(), Box::new(|_| Ok(()))).unwrap();
+    super::submit(&config(), &spec(id), [Task::root()]).unwrap();
+    let mut follower = Follower::new(&proxy.config, id, board()).unwrap();
     proxy.away.store(true, SeqCst);
     proxy.cut();
     let begun = Instant::now();
-    let ended = leader.run(&|| begun.elapsed() > Duration::from_secs(1), &mut |_| {}).unwrap();
-    assert_eq!(ended, Ended { outcome: Outcome::Stopped, dead: 0 });
-    assert!(leader.remove().unwrap_err().is_transient());
-    proxy.away.store(false, SeqCst);
-    assert_eq!(leader.remove().unwrap(), 0);
-    on_broker(async |_connection, channel| {
-        let missing = connection::depth(&channel, &topology::tasks(id, Queue::Dirs)).await.unwrap_err();
-        assert!(connection::is_missing(&missing));
-    });
+    assert_eq!(follower.run(&|| begun.elapsed() > Duration::from_secs(1)).unwrap(), Followed::Left);
+    let worker = join(&config(), id);
+    let mut root = take(&worker, Pool::Dirs);
+    root.ticket.report(one());
+    root.ticket.finish();
+    let board = board();
+    assert_eq!(Follower::new(&config(), id, Arc::clone(&board)).unwrap().run(&|| false).unwrap(), COMPLETE);
+    assert_eq!(board.snapshot().totals.found, 1);
+    assert!(worker.close(PATIENCE));
 }

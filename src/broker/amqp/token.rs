@@ -111,11 +111,6 @@ impl Token {
         self.begun.get().map_or(self.arrived, |b| b.at).elapsed()
     }
 
-    /// The queue that its tasks were for, and which message it is; none if nobody looked into it.
-    pub fn begun(&self) -> Option<(Queue, Origin)> {
-        self.begun.get().map(|b| (b.queue, b.origin))
-    }
-
     /// Must it be moved on before the broker takes it for forgotten? True once; then a copy is on its way.
     pub fn must_move(&self, after: Duration) -> bool {
         let mut place = self.place();
@@ -238,14 +233,6 @@ impl Holder {
                 }
             }
             (_, None) => {}
-        }
-    }
-
-    /// Names the delivery: what is published for it carries this.
-    pub fn attempt(&self) -> u64 {
-        match self {
-            Holder::Token(token) => token.attempt,
-            Holder::Closing(closing) => closing.settled.as_ref().map_or(0, |s| s.attempt),
         }
     }
 }

@@ -248,6 +248,12 @@ impl Worker {
         self.core.failed.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// Deliveries that are not acknowledged.
+    #[cfg(test)]
+    pub(super) fn live(&self) -> u64 {
+        self.core.runs().iter().map(|r| r.live()).sum()
+    }
+
     fn deliver(&self, held: Held, pool: Pool) -> Delivery {
         let (job, task, redelivered) = (held.token.run.job, Arc::clone(&held.task), held.again);
         let (lanes, since) = (Arc::clone(&self.core.lanes), Instant::now());

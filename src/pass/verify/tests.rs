@@ -29,7 +29,7 @@ fn pass(source: &Path, target: &Path) -> VerifyPass {
     let roots = Roots { source: open(source), target: open(target) };
     let policy = Policy::default();
     let (source, target, submitted) = (Vec::new(), Vec::new(), Timestamp::default());
-    let spec = JobSpec { id, pass: "verify".into(), source, target, policy, submitted, source_ino: 0 };
+    let spec = JobSpec { id, pass: "verify".into(), source, target, policy, priority: 10, submitted, source_ino: 0 };
     VerifyPass::new(&spec, &roots, false).unwrap()
 }
 
