@@ -1,5 +1,6 @@
 //! What the passes share on the command line, and how a job is run from it.
 
+use super::broker::BrokerArgs;
 use super::files_from::{FilesFrom, ListTrouble};
 use super::progress::Progress;
 use super::report::ReportFile;
@@ -8,7 +9,7 @@ use super::size::parse_size;
 use super::summary::{self, Finished};
 use super::would::Lines;
 use super::{given_root, refuse, start_logging};
-use crate::broker::amqp::{AmqpConfig, QueueType};
+use crate::broker::amqp::AmqpConfig;
 use crate::exit_code::ExitCode;
 use crate::fs::{Filesystem, Side};
 use crate::model::policy::{CHUNK_ALIGN_BYTES, ChunkPolicy};
@@ -37,12 +38,8 @@ pub struct JobArgs {
 /// By whom, and what is said about it.
 #[derive(Debug, Args)]
 pub struct RunArgs {
-    /// Have the workers of this broker do it: amqp://HOST/VHOST [default: alone, no server needed]
-    #[arg(long, env = "TREEHAUL_BROKER", hide_env_values = true, value_name = "URL")]
-    broker: Option<String>,
-    /// Kind of the broker's queues
-    #[arg(long, env = "TREEHAUL_QUEUE_TYPE", value_name = "quorum|classic", default_value = "quorum")]
-    queue_type: QueueType,
+    #[command(flatten)]
+    broker: BrokerArgs,
     /// Actors that list directories [default: by cores]
     #[arg(long, env = "TREEHAUL_DIR_ACTORS", value_name = "N", value_parser = clap::value_parser!(u16).range(1..=4096))]
     dir_actors: Option<u16>,
@@ -178,7 +175,7 @@ impl Order {
 impl JobArgs {
     /// Do workers do it?
     pub fn has_fleet(&self) -> bool {
-        self.how.broker.is_some()
+        self.how.broker.is_given()
     }
 
     /// Starts the log, makes the order and runs the job.
@@ -240,8 +237,7 @@ fn try_run(
     order: Order,
     tell: impl FnOnce(&Finished<'_>, Tell) -> ExitCode,
 ) -> anyhow::Result<ExitCode> {
-    let broker = args.broker.as_deref().map(|url| AmqpConfig::parse(url, args.queue_type)).transpose();
-    let broker = broker.map_err(NodeError::Broker)?;
+    let broker = args.broker.optional()?;
     let report = args.report.as_deref().map(ReportFile::open).transpose()?;
     let (ready, notes) = ready(roots, order, broker.as_ref())?;
     let Ready { spec, row, prepared, first, list } = ready;

@@ -11,14 +11,6 @@ pub enum AmqpError {
     /// Not a broker URL.
     #[error("not a broker URL: {0}; use amqp://user@host/vhost or amqps://...")]
     Url(String),
-    /// The CA file cannot be used.
-    #[error("cannot read the CA file {path} named by TREEHAUL_AMQP_CA: {why}")]
-    Ca {
-        /// The file.
-        path: String,
-        /// What was met.
-        why: String,
-    },
     /// Nobody answers; may go away.
     #[error("cannot reach the broker {broker}: {why}; is RabbitMQ running there?")]
     Unreachable {
@@ -29,7 +21,7 @@ pub enum AmqpError {
     },
     /// User or password are wrong.
     #[error(
-        "the broker {broker} refuses these credentials: {why}; check user and password (TREEHAUL_AMQP_USER, TREEHAUL_AMQP_PASSWORD)"
+        "the broker {broker} refuses these credentials: {why}; check user and password (`treehaul config show` tells where they come from)"
     )]
     Credentials {
         /// Its URL, masked.

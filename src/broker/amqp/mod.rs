@@ -44,7 +44,7 @@ mod token;
 mod topology;
 mod worker;
 
-pub use config::{AmqpConfig, QueueType};
+pub use config::{Access, AmqpConfig, Identity, QueueType};
 pub use envelope::Seal;
 pub use error::AmqpError;
 pub use leader::{Ended, Fleet, Leader, Member, Outcome};
