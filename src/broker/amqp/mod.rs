@@ -24,6 +24,10 @@ mod consume;
 mod control;
 mod envelope;
 mod error;
+#[cfg(test)]
+mod fuzz_tests;
+#[cfg(test)]
+mod hostile_tests;
 mod joblog;
 mod lanes;
 mod lead;
