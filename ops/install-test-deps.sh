@@ -15,6 +15,7 @@ packages_of() {
         curl) echo curl ca-certificates ;;
         getfattr) echo attr ;;
         memcached) echo memcached ;;
+        openssl) echo openssl ;;
         python3) echo python3 ;;
         rabbitmq-server) echo rabbitmq-server ;;
         rsync) echo rsync ;;
@@ -32,7 +33,7 @@ fail() {
 }
 
 if [ $# -eq 0 ]; then
-    set -- bindfs cc curl getfattr memcached python3 rabbitmq-server rsync script setfacl strace /usr/bin/time
+    set -- bindfs cc curl getfattr memcached openssl python3 rabbitmq-server rsync script setfacl strace /usr/bin/time
 fi
 
 missing=()

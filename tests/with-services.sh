@@ -6,7 +6,9 @@
 # Both listen on loopback only, on ports that are free now, and keep everything in a temporary directory. RabbitMQ has
 # an epmd, a node name and a cookie of its own, so neither the distribution's service nor a second run is in the way. The
 # command finds them by TREEHAUL_TEST_AMQP, TREEHAUL_TEST_AMQP_MANAGEMENT and TREEHAUL_TEST_MEMCACHED; its exit status
-# is passed on.
+# is passed on. TREEHAUL_TEST_AMQPS lets in only who shows a certificate: TREEHAUL_TEST_TLS is a directory with ca.pem,
+# client.pem, client.key (of the user treehaul-client), and other-ca.pem, which nobody should believe.
+# TREEHAUL_TEST_RABBITMQCTL is this broker's rabbitmqctl.
 #
 # A reaper process waits until this script is gone, however it went (SIGKILL too), and then stops what it started: every
 # process whose environment names the temporary directory, since Erlang's helpers leave their process group.
@@ -53,7 +55,7 @@ if [ "${1-}" = --reap ]; then
     exit
 fi
 [ $# -gt 0 ] || fail "usage: with-services.sh COMMAND [ARGUMENT...]"
-for need in "$RABBITMQ" memcached epmd curl setpriv; do
+for need in "$RABBITMQ" memcached epmd curl setpriv openssl; do
     PATH=$PATH:/usr/sbin command -v "$need" >/dev/null || fail "$need is missing: run ops/install-test-deps.sh"
 done
 PATH=$PATH:/usr/sbin
@@ -123,6 +125,7 @@ wait_for() {
 free_port && epmd=$port
 free_port && distribution=$port
 free_port && amqp=$port
+free_port && amqps=$port
 free_port && management=$port
 free_port && memcached=$port
 
@@ -132,25 +135,52 @@ mkdir -p "$rabbit/home" "$rabbit/mnesia" "$rabbit/log"
 chmod 711 "$dir"
 head -c 32 /dev/urandom | sha256sum | head -c 32 >"$rabbit/home/.erlang.cookie"
 chmod 400 "$rabbit/home/.erlang.cookie"
+
+tls=$dir/tls
+mkdir -m 700 "$tls"
+mkdir "$rabbit/tls"
+# certificate NAME SUBJECT OPTION...: of P-256, since RSA keys take seconds.
+certificate() {
+    local name=$1 subject=$2
+    shift 2
+    (umask 077 && openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 30 -batch \
+        -keyout "$name.key" -out "$name.pem" -subj "/CN=$subject" "$@" 2>"$dir/openssl.out") ||
+        fail "openssl: $(cat "$dir/openssl.out")"
+}
+signed=(-CA "$tls/ca.pem" -CAkey "$tls/ca.key" -addext basicConstraints=critical,CA:FALSE)
+certificate "$tls/ca" "a CA for tests"
+certificate "$tls/other-ca" "another CA"
+certificate "$tls/client" treehaul-client "${signed[@]}"
+certificate "$rabbit/tls/server" localhost "${signed[@]}" -addext subjectAltName=IP:127.0.0.1,DNS:localhost
+cp "$tls/ca.pem" "$rabbit/tls"
+
 cat >"$rabbit/rabbitmq.conf" <<CONF
 listeners.tcp.1 = 127.0.0.1:$amqp
 management.tcp.ip = 127.0.0.1
 management.tcp.port = $management
+listeners.ssl.1 = 127.0.0.1:$amqps
+ssl_options.cacertfile = $rabbit/tls/ca.pem
+ssl_options.certfile = $rabbit/tls/server.pem
+ssl_options.keyfile = $rabbit/tls/server.key
+ssl_options.verify = verify_peer
+ssl_options.fail_if_no_peer_cert = true
+ssl_cert_login_from = common_name
+auth_mechanisms.1 = PLAIN
+auth_mechanisms.2 = AMQPLAIN
+auth_mechanisms.3 = EXTERNAL
 loopback_users.guest = true
 log.console = false
 CONF
-echo '[rabbitmq_management].' >"$rabbit/enabled_plugins"
+echo '[rabbitmq_management, rabbitmq_auth_mechanism_ssl].' >"$rabbit/enabled_plugins"
 if [ "$(id -u)" = 0 ]; then
     chown -R 65534:65534 "$rabbit"
 fi
 
 start "$dir/epmd.out" "${as_nobody[@]}" epmd -port "$epmd" -address 127.0.0.1
-start "$dir/rabbitmq.out" env -C "$rabbit" \
-    HOME="$rabbit/home" \
-    ERL_EPMD_PORT="$epmd" ERL_EPMD_ADDRESS=127.0.0.1 \
-    RABBITMQ_USE_LONGNAME=true RABBITMQ_NODENAME="treehaul$$@127.0.0.1" \
+node=(HOME="$rabbit/home" ERL_EPMD_PORT="$epmd" ERL_EPMD_ADDRESS=127.0.0.1
+    RABBITMQ_USE_LONGNAME=true RABBITMQ_NODENAME="treehaul$$@127.0.0.1" RABBITMQ_CONF_ENV_FILE=/dev/null)
+start "$dir/rabbitmq.out" env -C "$rabbit" "${node[@]}" \
     RABBITMQ_DIST_PORT="$distribution" \
-    RABBITMQ_CONF_ENV_FILE=/dev/null \
     RABBITMQ_CONFIG_FILE="$rabbit/rabbitmq.conf" \
     RABBITMQ_ADVANCED_CONFIG_FILE="$rabbit/advanced.config" \
     RABBITMQ_ENABLED_PLUGINS_FILE="$rabbit/enabled_plugins" \
@@ -163,6 +193,14 @@ rabbitmq_pid=$started
 start "$dir/memcached.out" "${as_nobody[@]}" memcached -l 127.0.0.1 -p "$memcached" -U 0 -m 64
 memcached_pid=$started
 
+{
+    echo '#!/bin/sh'
+    printf 'exec env -C %q' "$rabbit"
+    printf ' %q' "${node[@]}" "${as_nobody[@]}" "${RABBITMQ%/*}/rabbitmqctl"
+    echo ' "$@"'
+} >"$dir/rabbitmqctl"
+chmod 755 "$dir/rabbitmqctl"
+
 memcached_answers() {
     exec 3<>"/dev/tcp/127.0.0.1/$memcached" && printf 'version\r\nquit\r\n' >&3 && grep -q ^VERSION <&3
 }
@@ -173,9 +211,14 @@ wait_for "RabbitMQ's management" "$rabbitmq_pid" "$dir/rabbitmq.out" \
 
 export TREEHAUL_TEST_AMQP="amqp://guest:guest@127.0.0.1:$amqp/%2f"
 export TREEHAUL_TEST_AMQP_MANAGEMENT="http://guest:guest@127.0.0.1:$management"
+export TREEHAUL_TEST_AMQPS="amqps://127.0.0.1:$amqps/%2f"
+export TREEHAUL_TEST_TLS="$tls"
+export TREEHAUL_TEST_RABBITMQCTL="$dir/rabbitmqctl"
 export TREEHAUL_TEST_MEMCACHED="127.0.0.1:$memcached"
 # What runs here is remembered here, and not on the machine.
 export TREEHAUL_STATE_DIR="$dir/state"
+# Nor does the machine's own configuration count.
+export TREEHAUL_CONFIG=
 
 # In the foreground it would keep signals from this script until it ends; in a group of its own it can be told to.
 if [ -t 0 ]; then

@@ -53,6 +53,13 @@ pub struct CopyArgs {
     copying: CopyingArgs,
 }
 
+impl CopyArgs {
+    /// Only submits the job.
+    pub fn detach(&mut self) {
+        self.job.detach();
+    }
+}
+
 /// Runs the command.
 pub fn run(args: CopyArgs) -> ExitCode {
     let CopyArgs { job, copying } = args;

@@ -99,6 +99,13 @@ pub struct DeleteCommandArgs {
     filter: FilterArgs,
 }
 
+impl DeleteCommandArgs {
+    /// Only submits the job.
+    pub fn detach(&mut self) {
+        self.job.detach();
+    }
+}
+
 /// Runs the command.
 pub fn run(args: DeleteCommandArgs) -> ExitCode {
     let DeleteCommandArgs { job, delete, filter, load, dry_run } = args;

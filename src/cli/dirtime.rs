@@ -20,6 +20,13 @@ pub struct DirtimeArgs {
     filter: FilterArgs,
 }
 
+impl DirtimeArgs {
+    /// Only submits the job.
+    pub fn detach(&mut self) {
+        self.job.detach();
+    }
+}
+
 /// Runs the command.
 pub fn run(args: DirtimeArgs) -> ExitCode {
     let DirtimeArgs { job, fidelity, filter, load } = args;

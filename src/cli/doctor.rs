@@ -1,10 +1,9 @@
 //! `treehaul doctor`.
 
+use super::broker::BrokerArgs;
 use super::{given_root, refuse, start_logging};
-use crate::broker::amqp::{AmqpConfig, QueueType};
 use crate::exit_code::ExitCode;
 use crate::model::escaped;
-use crate::node::NodeError;
 use crate::node::doctor::{self, About, Patient, Row, Verdict};
 use clap::Args;
 use std::ffi::OsString;
@@ -23,9 +22,8 @@ pub struct DoctorArgs {
     source: OsString,
     /// Target: a directory (or one that a job would make), file:///PATH, or null://
     target: OsString,
-    /// Ask this broker too: amqp://HOST/VHOST
-    #[arg(long, env = "TREEHAUL_BROKER", hide_env_values = true, value_name = "URL")]
-    broker: Option<String>,
+    #[command(flatten)]
+    broker: BrokerArgs,
     /// Ask this memcached too
     #[arg(long, env = "TREEHAUL_MEMCACHED", value_name = "HOST:PORT")]
     memcached: Option<String>,
@@ -48,8 +46,7 @@ pub fn run(args: DoctorArgs) -> ExitCode {
 
 fn try_run(args: DoctorArgs) -> anyhow::Result<ExitCode> {
     let (source, target) = (given_root(args.source)?, given_root(args.target)?);
-    let broker = args.broker.as_deref().map(|url| AmqpConfig::parse(url, QueueType::default())).transpose();
-    let broker = broker.map_err(NodeError::Broker)?;
+    let broker = args.broker.optional()?;
     let patient = Patient {
         source: &source,
         target: &target,

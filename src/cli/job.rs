@@ -1,5 +1,6 @@
 //! What the passes share on the command line, and how a job is run from it.
 
+use super::broker::BrokerArgs;
 use super::files_from::{FilesFrom, ListTrouble};
 use super::progress::Progress;
 use super::report::{ReportEnd, ReportFile};
@@ -8,7 +9,7 @@ use super::size::parse_size;
 use super::summary::{self, Finished};
 use super::would::Lines;
 use super::{given_root, refuse, start_logging};
-use crate::broker::amqp::{AmqpConfig, QueueType};
+use crate::broker::amqp::AmqpConfig;
 use crate::exit_code::ExitCode;
 use crate::fs::{Filesystem, Side, Usage};
 use crate::model::policy::{CHUNK_ALIGN_BYTES, ChunkPolicy};
@@ -40,12 +41,8 @@ pub struct JobArgs {
 /// By whom, and what is said about it.
 #[derive(Debug, Args)]
 pub struct RunArgs {
-    /// Have the workers of this broker do it: amqp://HOST/VHOST [default: alone, no server needed]
-    #[arg(long, env = "TREEHAUL_BROKER", hide_env_values = true, value_name = "URL")]
-    broker: Option<String>,
-    /// Kind of the broker's queues
-    #[arg(long, env = "TREEHAUL_QUEUE_TYPE", value_name = "quorum|classic", default_value = "quorum")]
-    queue_type: QueueType,
+    #[command(flatten)]
+    broker: BrokerArgs,
     /// Actors that list directories [default: by cores]
     #[arg(long, env = "TREEHAUL_DIR_ACTORS", value_name = "N", value_parser = clap::value_parser!(u16).range(1..=4096))]
     dir_actors: Option<u16>,
@@ -59,7 +56,13 @@ pub struct RunArgs {
     /// Submit the job and leave it to the fleet
     #[arg(skip)]
     detach: bool,
+    #[command(flatten)]
+    show: ShowArgs,
+}
 
+/// What is said about a job.
+#[derive(Debug, Args)]
+pub struct ShowArgs {
     /// Write everything that failed or was found to this file, one JSON object a line
     #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
@@ -188,7 +191,7 @@ impl Order {
 impl JobArgs {
     /// Do workers do it?
     pub fn has_fleet(&self) -> bool {
-        self.how.broker.is_some()
+        self.how.broker.is_given()
     }
 
     /// Starts the log, makes the order and runs the job.
@@ -205,9 +208,21 @@ impl JobArgs {
         self.how.run([self.source, self.target], order, tell)
     }
 
+    /// Only submits the job.
+    pub fn detach(&mut self) {
+        self.how.detach = true;
+    }
+
     /// Source and target, as given.
     pub fn roots(&self) -> [&OsString; 2] {
         [&self.source, &self.target]
+    }
+}
+
+impl ShowArgs {
+    /// Begins to log as much as that asks for.
+    pub fn start_logging(&self) {
+        start_logging(self.verbose, self.quiet || self.verbose == 0);
     }
 }
 
@@ -236,7 +251,7 @@ impl RunArgs {
         order: impl FnOnce() -> anyhow::Result<Order>,
         tell: impl FnOnce(&Finished<'_>, Tell) -> ExitCode,
     ) -> ExitCode {
-        start_logging(self.verbose, self.quiet || self.verbose == 0);
+        self.show.start_logging();
         match order().and_then(|order| try_run(self, roots, order, tell)) {
             Ok(code) => code,
             Err(e) => refuse(&e),
@@ -250,18 +265,17 @@ fn try_run(
     order: Order,
     tell: impl FnOnce(&Finished<'_>, Tell) -> ExitCode,
 ) -> anyhow::Result<ExitCode> {
-    let broker = args.broker.as_deref().map(|url| AmqpConfig::parse(url, args.queue_type)).transpose();
-    let broker = broker.map_err(NodeError::Broker)?;
+    let broker = args.broker.optional()?;
     anyhow::ensure!(!args.detach || broker.is_some(), "only a fleet can be left alone with a job: name its --broker");
-    let report = args.report.as_deref().map(ReportFile::open).transpose()?;
+    let report = args.show.report.as_deref().map(ReportFile::open).transpose()?;
     let ready = ready(roots, order, args.priority, broker.as_ref())?;
-    let watched = Watched::start(&ready.spec, report, &args)?;
+    let watched = Watched::start(&ready.spec, report, &args.show)?;
     if let Some(id) = ready.running {
         watched.board.note(&format!("job {id} does this already: following it"));
     }
     let usage = ready.work.as_ref().and_then(|(_, prepared)| prepared.roots().source.usage());
     let (spec, list) = (ready.spec.clone(), ready.list.clone());
-    if ready.work.as_ref().is_some_and(|(row, _)| row.access == Access::Make) && !args.quiet {
+    if ready.work.as_ref().is_some_and(|(row, _)| row.access == Access::Make) && !args.show.quiet {
         node::doctor::cheap(&spec.source, &spec.target).iter().for_each(|loss| watched.board.note(loss));
     }
     if args.detach {
@@ -293,7 +307,7 @@ pub struct Watched {
 }
 
 impl Watched {
-    fn start(spec: &JobSpec, report: Option<ReportFile>, args: &RunArgs) -> anyhow::Result<Self> {
+    fn start(spec: &JobSpec, report: Option<ReportFile>, args: &ShowArgs) -> anyhow::Result<Self> {
         let (sink, report) = report.map_or_else(|| Ok(ReportFile::none()), ReportFile::into_sink)?;
         let (sink, lines) = if spec.policy.dry_run && !args.json && !args.quiet {
             let (sink, lines) = Lines::before(sink);
@@ -445,7 +459,7 @@ fn run_job(ready: Ready, sizes: PoolSizes, broker: Option<&AmqpConfig>, board: &
 
 /// Follows a job that is, or was, on the broker, and says how it ended.
 pub fn follow_job(
-    args: &RunArgs,
+    args: &ShowArgs,
     config: &AmqpConfig,
     spec: &JobSpec,
     tell: impl FnOnce(&Finished<'_>, Tell) -> ExitCode,

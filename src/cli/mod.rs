@@ -1,18 +1,25 @@
 //! The command line: arguments, rendering, exit codes. No I/O on trees.
 
+mod broker;
 mod certificate;
+mod config;
 mod copy;
 mod delete;
 mod dirtime;
 mod doctor;
 mod files_from;
 mod filter;
+mod follow;
 mod job;
+mod key;
 mod load;
 mod progress;
 mod report;
+mod secret;
+mod settings;
 pub mod since;
 mod size;
+mod start;
 mod summary;
 mod sync;
 mod time;
@@ -54,6 +61,16 @@ enum Command {
     /// Check a tree against a certificate of an earlier verification
     #[command(subcommand)]
     Certificate(certificate::CertificateCommand),
+    /// The key with which a fleet tells its own messages from others
+    #[command(subcommand)]
+    Key(key::KeyCommand),
+    /// What is set, and where
+    #[command(subcommand)]
+    Config(config::ConfigCommand),
+    /// Submit a job to the fleet, print its id, and leave it
+    Start(start::StartArgs),
+    /// Come back to a job of the fleet: progress, summary and exit code as if one had never left
+    Follow(follow::FollowArgs),
     /// Work for the jobs of a fleet until stopped
     Worker(worker::WorkerArgs),
 }
@@ -85,6 +102,10 @@ pub fn run(args: Args) -> ExitCode {
         Command::Doctor(args) => doctor::run(args),
         Command::Verify(args) => verify::run(*args),
         Command::Certificate(command) => certificate::run(command),
+        Command::Key(command) => key::run(command),
+        Command::Config(command) => config::run(command),
+        Command::Start(args) => start::run(args),
+        Command::Follow(args) => follow::run(&args),
         Command::Worker(args) => worker::run(args),
     }
 }
@@ -140,7 +161,7 @@ fn exit_code_of(error: &NodeError) -> ExitCode {
     use crate::broker::amqp::AmqpError;
     use crate::fs::RootError;
     match error {
-        NodeError::Broker(AmqpError::Url(..) | AmqpError::Ca { .. }) => ExitCode::Usage,
+        NodeError::Broker(AmqpError::Url(..)) => ExitCode::Usage,
         NodeError::Root(RootError::Fs { error, .. }) => match error.errno {
             libc::EIO | libc::ESTALE | libc::ETIMEDOUT | libc::ENOSPC | libc::EDQUOT | libc::ENOTCONN => {
                 ExitCode::Infrastructure

@@ -48,6 +48,7 @@ impl ReportFile {
             let line = match told {
                 Told::Failure(failure) => json(failure),
                 Told::Finding(finding) => finding_json(finding),
+                Told::TakenBack(_) => return,
             };
             if let Err(e) = writeln!(state.file, "{line}") {
                 state.error.get_or_insert(e);

@@ -20,6 +20,13 @@ pub struct SyncArgs {
     copying: CopyingArgs,
 }
 
+impl SyncArgs {
+    /// Only submits the job.
+    pub fn detach(&mut self) {
+        self.job.detach();
+    }
+}
+
 /// Runs the command.
 pub fn run(args: SyncArgs) -> ExitCode {
     let SyncArgs { job, delete, removal, copying } = args;

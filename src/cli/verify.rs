@@ -77,6 +77,13 @@ fn salt() -> anyhow::Result<[u8; 32]> {
     Ok(salt)
 }
 
+impl VerifyArgs {
+    /// Only submits the job.
+    pub fn detach(&mut self) {
+        self.job.detach();
+    }
+}
+
 /// Runs the command.
 pub fn run(args: VerifyArgs) -> ExitCode {
     let VerifyArgs { job, what, fidelity, filter, load } = args;
@@ -98,6 +105,11 @@ pub fn run(args: VerifyArgs) -> ExitCode {
         Ok(Order { files: filter.files_from()?, ..Order::new("verify", policy) })
     };
     job.run_and(order, |f, tell| say(f, tell, destination.as_ref()))
+}
+
+/// Says how it ended.
+pub fn tell(f: &Finished<'_>, tell: Tell) -> ExitCode {
+    say(f, tell, None)
 }
 
 /// Says how it ended, and writes the certificate if there is to be one.

@@ -1,27 +1,22 @@
 //! `treehaul worker`.
 
+use super::broker::BrokerArgs;
 use super::load::LoadArgs;
+use super::settings::{ALLOWED_ROOTS, DIR_ACTORS, FILE_ACTORS, Flag, NAME};
 use super::{refuse, start_logging};
-use crate::broker::amqp::{AmqpConfig, QueueType};
 use crate::exit_code::ExitCode;
-use crate::node::{self, Ended, NodeError, PoolSizes};
+use crate::node::{self, Allowed, Ended, PoolSizes};
+use anyhow::Context;
 use clap::Args;
+use std::ffi::OsString;
 
 /// Arguments of `worker`.
 #[derive(Debug, Args)]
 pub struct WorkerArgs {
-    /// The broker: amqp://HOST/VHOST; user and password better by TREEHAUL_AMQP_USER, TREEHAUL_AMQP_PASSWORD
-    #[arg(long, env = "TREEHAUL_BROKER", hide_env_values = true, value_name = "URL")]
-    broker: String,
-    /// What this worker is called [default: the host name]
-    #[arg(long, env = "TREEHAUL_NAME")]
-    name: Option<String>,
-    /// Actors that list directories [default: by cores]
-    #[arg(long, env = "TREEHAUL_DIR_ACTORS", value_name = "N", value_parser = clap::value_parser!(u16).range(1..=4096))]
-    dir_actors: Option<u16>,
-    /// Actors that copy [default: by cores]
-    #[arg(long, env = "TREEHAUL_FILE_ACTORS", value_name = "N", value_parser = clap::value_parser!(u16).range(1..=4096))]
-    file_actors: Option<u16>,
+    #[command(flatten)]
+    broker: BrokerArgs,
+    #[command(flatten)]
+    node: NodeArgs,
     #[command(flatten)]
     load: LoadArgs,
     /// Say nothing but what went wrong
@@ -32,26 +27,54 @@ pub struct WorkerArgs {
     verbose: u8,
 }
 
+/// What a worker is, besides its broker.
+#[derive(Debug, Args)]
+pub struct NodeArgs {
+    /// What this worker is called [env: TREEHAUL_NAME=] [default: the host name]
+    #[arg(long)]
+    name: Option<OsString>,
+    /// Actors that list directories [env: TREEHAUL_DIR_ACTORS=] [default: by cores]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=4096))]
+    dir_actors: Option<u16>,
+    /// Actors that copy [env: TREEHAUL_FILE_ACTORS=] [default: by cores]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=4096))]
+    file_actors: Option<u16>,
+}
+
+impl NodeArgs {
+    /// These flags, with their keys.
+    pub fn flags(&self) -> Vec<Flag> {
+        let number = |n: Option<u16>| n.map(|n| n.to_string().into());
+        let given: [(_, Option<OsString>); 3] = [
+            (&NAME, self.name.clone()),
+            (&DIR_ACTORS, number(self.dir_actors)),
+            (&FILE_ACTORS, number(self.file_actors)),
+        ];
+        given.into_iter().filter_map(|(key, value)| Some((key, value?))).collect()
+    }
+}
+
 /// Runs the command.
 pub fn run(args: WorkerArgs) -> ExitCode {
     start_logging(args.verbose, args.quiet);
-    match try_run(args) {
+    match try_run(&args) {
         Ok(code) => code,
         Err(e) => refuse(&e),
     }
 }
 
-fn try_run(args: WorkerArgs) -> anyhow::Result<ExitCode> {
+fn try_run(args: &WorkerArgs) -> anyhow::Result<ExitCode> {
     args.load.be_nice(false)?;
+    let settings = args.broker.settings(args.node.flags())?;
     let usual = PoolSizes::for_this_machine();
     let sizes = PoolSizes {
-        dirs: args.dir_actors.map_or(usual.dirs, usize::from),
-        files: args.file_actors.map_or(usual.files, usize::from),
+        dirs: settings.count(&DIR_ACTORS).unwrap_or(usual.dirs),
+        files: settings.count(&FILE_ACTORS).unwrap_or(usual.files),
     };
-    let name = args.name.unwrap_or_else(|| rustix::system::uname().nodename().to_string_lossy().into_owned());
-    // Queues are made by whoever submits a job; a worker takes them as they are.
-    let config = AmqpConfig::parse(&args.broker, QueueType::default()).map_err(NodeError::Broker)?;
-    match node::run_worker(&config, name, sizes, args.load.limits())? {
+    let name = settings.text(&NAME).context("a worker needs a name, and this host has none: give --name")?.to_owned();
+    let config = args.broker.config()?;
+    let allowed = settings.list(&ALLOWED_ROOTS).map_or_else(Allowed::everything, Allowed::below);
+    match node::run_worker(&config, name, sizes, args.load.limits(), allowed)? {
         // Being told to stop is how a worker ends.
         Ended::Signalled(_) | Ended::Left(_) | Ended::Complete => Ok(ExitCode::Complete),
         Ended::Aborted(why) => {

@@ -1,5 +1,6 @@
 //! The composition root of a process: opens roots and broker by URL, wires actors, starts and stops them.
 
+mod allowed;
 mod alone;
 pub mod doctor;
 mod fleet;
@@ -9,6 +10,7 @@ mod roots;
 mod single;
 mod worker;
 
+pub use allowed::{Allowed, Checked};
 pub use alone::run_alone;
 pub use fleet::{follow, running_between, submit};
 pub use roots::{Prepared, prepare};

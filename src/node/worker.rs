@@ -1,6 +1,6 @@
 //! A worker: serves every job of a broker until it is stopped.
 
-use super::{Ended, NodeError, PoolSizes, Pools, Signals, layers};
+use super::{Allowed, Ended, NodeError, PoolSizes, Pools, Signals, layers};
 use crate::actor::Jobs;
 use crate::broker::Broker;
 use crate::broker::amqp::{AmqpConfig, JobGate, Worker};
@@ -23,6 +23,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 #[derive(Default)]
 struct Table {
     passes: RwLock<HashMap<JobId, Arc<dyn Pass>>>,
+    /// Where jobs may work.
+    allowed: Allowed,
     /// The node's own bound, which all its jobs share.
     limiter: Option<Arc<Limiter>>,
 }
@@ -36,7 +38,7 @@ impl Jobs for Table {
 impl JobGate for Table {
     fn admit(&self, spec: &JobSpec) -> Result<(), String> {
         // Looked at again after each reconnection: mounts may have gone.
-        let pass = open_job(spec, self.limiter.as_ref())?;
+        let pass = open_job(spec, &self.allowed, self.limiter.as_ref())?;
         self.passes.write().unwrap_or_else(PoisonError::into_inner).insert(spec.id, Arc::from(pass));
         tracing::info!(job = %spec.id, source = escaped(&spec.source), target = escaped(&spec.target), "serving a job");
         Ok(())
@@ -60,11 +62,17 @@ impl JobGate for Table {
     }
 }
 
-/// Opens a job's roots, if they are here and are the job's: nothing is made, nothing is touched.
-fn open_job(spec: &JobSpec, node: Option<&Arc<Limiter>>) -> Result<Box<dyn Pass>, String> {
+/// Opens a job's roots, if they are allowed, are here and are the job's: nothing is made, nothing is touched.
+fn open_job(spec: &JobSpec, allowed: &Allowed, node: Option<&Arc<Limiter>>) -> Result<Box<dyn Pass>, String> {
+    let checked = allowed.check(spec)?;
+    open_checked(spec, checked.spec(), node).map_err(|why| checked.in_own_words(&why))
+}
+
+/// `held` is the job with the directories that it may use.
+fn open_checked(spec: &JobSpec, held: &JobSpec, node: Option<&Arc<Limiter>>) -> Result<Box<dyn Pass>, String> {
     let row = row(&spec.pass).ok_or_else(|| format!("this version has no pass '{}'", spec.pass))?;
     let options = Options { job: spec.id };
-    let (adapter, path) = fs::adapter_of(&spec.target).map_err(|e| e.to_string())?;
+    let (adapter, path) = fs::adapter_of(&held.target).map_err(|e| e.to_string())?;
     // A dry run makes no target: workers may find none.
     if !spec.policy.dry_run
         && adapter.scheme == "file"
@@ -72,26 +80,32 @@ fn open_job(spec: &JobSpec, node: Option<&Arc<Limiter>>) -> Result<Box<dyn Pass>
     {
         return Err(format!("target {} is not there: mount it", escaped(&spec.target)));
     }
-    let source = fs::open(&spec.source, Side::Source, &options).map_err(|e| format!("source: {e}"))?;
+    let source = fs::open(&held.source, Side::Source, &options).map_err(|e| format!("source: {e}"))?;
     let root = source.open_dir(&RelPath::root()).and_then(|d| d.metadata()).map_err(|e| format!("source: {e}"))?;
     if root.ino != spec.source_ino {
         return Err(format!("source {} is not the one that was submitted: mount it", escaped(&spec.source)));
     }
-    let target = layers::open_target(&spec.target, row.access, &spec.policy, &options);
+    let target = layers::open_target(&held.target, row.access, &spec.policy, &options);
     let roots = Roots { source, target: target.map_err(|e| format!("target: {e}"))? };
-    row.prepare(spec, layers::limited(roots, &spec.policy, node), false).map_err(|e| match e {
+    row.prepare(held, layers::limited(roots, &spec.policy, node), false).map_err(|e| match e {
         OpenError::Fs(e) => format!("target {} does not have the job's mark: mount it ({e})", escaped(&spec.target)),
         OpenError::Refused(why) => why,
     })
 }
 
-/// Works until SIGINT or SIGTERM, within the node's own `limits` and those of each job. Blocks.
+/// Works until SIGINT or SIGTERM, where it is `allowed`, within the node's own `limits` and those of each job. Blocks.
 ///
 /// # Errors
 /// [`NodeError`], if the broker cannot be reached at the start or is lost for good.
-pub fn run_worker(config: &AmqpConfig, name: String, sizes: PoolSizes, limits: Limits) -> Result<Ended, NodeError> {
+pub fn run_worker(
+    config: &AmqpConfig,
+    name: String,
+    sizes: PoolSizes,
+    limits: Limits,
+    allowed: Allowed,
+) -> Result<Ended, NodeError> {
     let limiter = (limits != Limits::default()).then(|| Arc::new(Limiter::new(limits)));
-    let table = Arc::new(Table { limiter, ..Table::default() });
+    let table = Arc::new(Table { limiter, allowed, ..Table::default() });
     let mut config = config.clone();
     config.prefetch = [sizes.dirs, sizes.files].map(|n| u16::try_from(2 * n).unwrap_or(u16::MAX));
     let shown = name.clone();

@@ -17,6 +17,8 @@ pub enum Told<'a> {
     Failure(&'a Failure),
     /// Something was found out about an entry.
     Finding(&'a Finding),
+    /// These failures, by their numbers from 1 in the order in which they were told, are tried again.
+    TakenBack(&'a [u64]),
 }
 
 /// Takes every failure and finding as it happens.
@@ -190,6 +192,7 @@ impl Board {
     pub fn take_back(&self, totals: &Totals, failures: &[u64]) {
         let mut state = self.lock();
         state.totals.sub(totals);
+        (state.sink)(Told::TakenBack(failures));
         let numbers = std::mem::take(&mut state.numbers);
         let kept = std::mem::take(&mut state.failures).into_iter().zip(numbers);
         (state.failures, state.numbers) = kept.filter(|(_, number)| !failures.contains(number)).unzip();

@@ -16,6 +16,7 @@ mod kill;
 mod limits;
 mod links;
 mod scale;
+mod security;
 mod since;
 mod support;
 mod swap;

@@ -38,7 +38,10 @@ impl Drop for Scratch {
 /// The program under test.
 pub fn treehaul() -> Command {
     let mut c = Command::new(env!("CARGO_BIN_EXE_treehaul"));
-    c.env_remove("TREEHAUL_BROKER").env("TREEHAUL_STATE_DIR", env!("CARGO_TARGET_TMPDIR")).stdin(Stdio::null());
+    c.env_remove("TREEHAUL_BROKER")
+        .env("TREEHAUL_CONFIG", "")
+        .env("TREEHAUL_STATE_DIR", env!("CARGO_TARGET_TMPDIR"))
+        .stdin(Stdio::null());
     c
 }
 

@@ -64,7 +64,7 @@ fn a_broker_that_is_not_there_or_refuses_is_exit_4_and_the_password_is_not_shown
     let amqp = amqp_url();
     let wrong = amqp.replace("guest:guest@", "guest:topsecret@");
     for (url, says) in [("amqp://guest:topsecret@127.0.0.1:1/%2f", "127.0.0.1:1"), (&wrong, "guest")] {
-        let ran = run(treehaul().args(["copy", "--broker", url]).args([s.join("src"), s.join("dst")]));
+        let ran = run(treehaul().env("TREEHAUL_BROKER", url).arg("copy").args([s.join("src"), s.join("dst")]));
         assert_eq!(ran.code, 4, "{}", ran.stderr);
         assert!(ran.stderr.contains(says), "{}", ran.stderr);
         assert!(!ran.stderr.contains("topsecret"), "{}", ran.stderr);

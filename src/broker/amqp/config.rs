@@ -3,16 +3,11 @@
 use super::{AmqpError, Seal};
 use lapin::uri::AMQPUri;
 use std::fmt;
+use std::net::IpAddr;
 use std::str::FromStr;
 use std::time::Duration;
 use url::{Host, Url};
 
-/// User name for a URL without one.
-const ENV_USER: &str = "TREEHAUL_AMQP_USER";
-/// Password for a URL without one: arguments of a process are no place for secrets.
-const ENV_PASSWORD: &str = "TREEHAUL_AMQP_PASSWORD";
-/// A file of PEM certificates to trust besides the system's.
-const ENV_CA: &str = "TREEHAUL_AMQP_CA";
 /// Seconds between signs of life, if the URL does not say: a dead broker or worker is found within two.
 const HEARTBEAT_SECONDS: u16 = 10;
 /// A dead worker is noticed within this time: more than two heartbeats.
@@ -56,6 +51,7 @@ impl FromStr for QueueType {
 pub struct AmqpConfig {
     pub(super) uri: AMQPUri,
     pub(super) ca: Option<String>,
+    pub(super) identity: Option<Identity>,
     /// Signs and checks messages.
     pub seal: Seal,
     /// Kind of the queues that a job gets.
@@ -65,17 +61,35 @@ pub struct AmqpConfig {
     pub prefetch: [u16; 2],
 }
 
+/// Who this process is to the broker, and whom it believes.
+#[derive(Clone, Default)]
+pub struct Access {
+    /// For a URL without a user.
+    pub user: Option<String>,
+    /// For a URL without a password.
+    pub password: Option<String>,
+    /// Certificates to trust besides the system's, as PEM.
+    pub ca: Option<String>,
+    /// Shown to a broker that wants to know who comes.
+    pub identity: Option<Identity>,
+}
+
+/// A client's certificate and its private key, both as PEM.
+#[derive(Clone)]
+pub struct Identity {
+    /// The certificate, and those between it and the CA.
+    pub cert: Vec<u8>,
+    /// The key.
+    pub key: Vec<u8>,
+}
+
 impl AmqpConfig {
-    /// Reads `amqp://[user[:password]@]host[:port][/vhost]` or `amqps://...`; credentials that the URL lacks
-    /// come from `TREEHAUL_AMQP_USER` and `TREEHAUL_AMQP_PASSWORD`, a CA from `TREEHAUL_AMQP_CA`.
+    /// Reads `amqp://[user[:password]@]host[:port][/vhost]` or `amqps://...`; what the URL lacks is taken from
+    /// `access`. There is no key yet: see [`AmqpConfig::seal`].
     ///
     /// # Errors
-    /// [`AmqpError::Url`] or [`AmqpError::Ca`].
-    pub fn parse(url: &str, queue_type: QueueType) -> Result<Self, AmqpError> {
-        Self::parse_with(url, queue_type, |name| std::env::var(name).ok())
-    }
-
-    fn parse_with(url: &str, queue_type: QueueType, env: impl Fn(&str) -> Option<String>) -> Result<Self, AmqpError> {
+    /// [`AmqpError::Url`].
+    pub fn new(url: &str, queue_type: QueueType, access: Access) -> Result<Self, AmqpError> {
         let parsed = Url::parse(url).map_err(|e| AmqpError::Url(e.to_string()))?;
         let host = host_of(&parsed)?;
         // Its own words could repeat the URL.
@@ -87,12 +101,12 @@ impl AmqpConfig {
         }
         let user = &mut uri.authority.userinfo;
         if parsed.username().is_empty()
-            && let Some(name) = env(ENV_USER)
+            && let Some(name) = access.user
         {
             user.username = name;
         }
         if parsed.password().is_none()
-            && let Some(password) = env(ENV_PASSWORD)
+            && let Some(password) = access.password
         {
             user.password = password;
         }
@@ -101,9 +115,20 @@ impl AmqpConfig {
             "/".clone_into(&mut uri.vhost);
         }
         uri.query.heartbeat.get_or_insert(HEARTBEAT_SECONDS);
-        let ca = env(ENV_CA)
-            .map(|path| std::fs::read_to_string(&path).map_err(|e| AmqpError::Ca { path, why: e.to_string() }));
-        Ok(AmqpConfig { uri, ca: ca.transpose()?, seal: Seal::new(None), queue_type, prefetch: PREFETCH })
+        let Access { ca, identity, .. } = access;
+        Ok(AmqpConfig { uri, ca, identity, seal: Seal::new(None), queue_type, prefetch: PREFETCH })
+    }
+
+    /// As [`AmqpConfig::new`], with nothing but the URL.
+    #[cfg(test)]
+    pub fn parse(url: &str, queue_type: QueueType) -> Result<Self, AmqpError> {
+        Self::new(url, queue_type, Access::default())
+    }
+
+    /// Is the broker on this machine, by its address? Then nobody but this machine's users can reach it.
+    pub fn is_loopback(&self) -> bool {
+        let host = &self.uri.authority.host;
+        host.eq_ignore_ascii_case("localhost") || host.parse::<IpAddr>().is_ok_and(|ip| ip.to_canonical().is_loopback())
     }
 }
 
@@ -156,17 +181,20 @@ impl fmt::Debug for AmqpConfig {
 mod tests {
     use super::*;
 
-    fn parse(url: &str, env: &[(&str, &str)]) -> Result<AmqpConfig, AmqpError> {
-        let lookup = |name: &str| env.iter().find(|(n, _)| *n == name).map(|(_, v)| (*v).to_owned());
-        AmqpConfig::parse_with(url, QueueType::Quorum, lookup)
+    fn parse(url: &str) -> Result<AmqpConfig, AmqpError> {
+        AmqpConfig::parse(url, QueueType::Quorum)
+    }
+
+    fn with(url: &str, user: Option<&str>, password: &str) -> AmqpConfig {
+        let access = Access { user: user.map(str::to_owned), password: Some(password.to_owned()), ..Access::default() };
+        AmqpConfig::new(url, QueueType::Quorum, access).unwrap()
     }
 
     #[test]
     fn a_password_is_never_shown() {
-        for config in [
-            parse("amqp://joe:s3cret@broker/fleet", &[]).unwrap(),
-            parse("amqp://joe@broker/fleet", &[(ENV_PASSWORD, "s3cret")]).unwrap(),
-        ] {
+        for config in
+            [parse("amqp://joe:s3cret@broker/fleet").unwrap(), with("amqp://joe@broker/fleet", None, "s3cret")]
+        {
             assert_eq!(config.uri.authority.userinfo.password, "s3cret");
             assert_eq!(config.to_string(), "amqp://joe:***@broker:5672/fleet");
             assert!(!format!("{config:?}").contains("s3cret"));
@@ -174,9 +202,8 @@ mod tests {
     }
 
     #[test]
-    fn the_url_wins_over_the_environment() {
-        let env = [(ENV_USER, "env"), (ENV_PASSWORD, "env")];
-        let user = |url| parse(url, &env).unwrap().uri.authority.userinfo;
+    fn the_url_wins_over_what_is_said_elsewhere() {
+        let user = |url| with(url, Some("env"), "env").uri.authority.userinfo;
         assert_eq!(user("amqp://joe:pw@broker").username, "joe");
         assert_eq!(user("amqp://joe:pw@broker").password, "pw");
         assert_eq!(user("amqp://broker").username, "env");
@@ -185,22 +212,22 @@ mod tests {
     #[test]
     fn no_vhost_and_a_bare_slash_are_the_default_vhost() {
         for url in ["amqp://broker", "amqp://broker/", "amqp://broker/%2f"] {
-            assert_eq!(parse(url, &[]).unwrap().uri.vhost, "/", "{url}");
+            assert_eq!(parse(url).unwrap().uri.vhost, "/", "{url}");
         }
     }
 
     #[test]
     fn an_address_in_brackets_is_the_host() {
-        let config = parse("amqp://joe:s3cret@[2001:db8::5]:99/", &[]).unwrap();
+        let config = parse("amqp://joe:s3cret@[2001:db8::5]:99/").unwrap();
         assert_eq!(config.uri.authority.host, "2001:db8::5");
         assert_eq!(config.to_string(), "amqp://joe:***@[2001:db8::5]:99/");
-        assert_eq!(parse("amqp://192.0.2.7", &[]).unwrap().uri.authority.host, "192.0.2.7");
+        assert_eq!(parse("amqp://192.0.2.7").unwrap().uri.authority.host, "192.0.2.7");
     }
 
     #[test]
     fn what_is_no_broker_url_is_refused() {
         for url in ["", "broker", "http://broker", "amqp://broker:notaport"] {
-            assert!(matches!(parse(url, &[]), Err(AmqpError::Url(_))), "{url}");
+            assert!(matches!(parse(url), Err(AmqpError::Url(_))), "{url}");
         }
         for url in [
             "joe:s3cret@broker",
@@ -216,10 +243,25 @@ mod tests {
             "amqp://joe:s3cret@broker/%ff?heartbeat=s3cret",
             "amqp://broker?auth_mechanism=s3cret",
         ] {
-            let error = parse(url, &[]).unwrap_err();
+            let error = parse(url).unwrap_err();
             assert!(matches!(error, AmqpError::Url(_)) && !error.to_string().contains("s3cret"), "{url}: {error}");
         }
-        let ca = parse("amqps://broker", &[(ENV_CA, "/nonexistent/ca.pem")]);
-        assert!(matches!(ca, Err(AmqpError::Ca { .. })));
+    }
+
+    #[test]
+    fn a_broker_on_this_machine_is_known_by_its_address() {
+        for (url, here) in [
+            ("amqp://127.0.0.1", true),
+            ("amqp://127.8.9.1:99/x", true),
+            ("amqps://[::1]", true),
+            ("amqp://[::ffff:127.0.0.1]", true),
+            ("amqp://LocalHost", true),
+            ("amqp://localhost.example", false),
+            ("amqp://127.0.0.1.example", false),
+            ("amqp://128.0.0.1", false),
+            ("amqp://[2001:db8::1]", false),
+        ] {
+            assert_eq!(parse(url).unwrap().is_loopback(), here, "{url}");
+        }
     }
 }

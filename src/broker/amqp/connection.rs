@@ -1,8 +1,8 @@
 //! Opening a connection, and the few calls on channels that everybody needs.
 
-use super::{AmqpConfig, AmqpError};
+use super::{AmqpConfig, AmqpError, Identity};
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions};
-use lapin::tcp::OwnedTLSConfig;
+use lapin::tcp::{OwnedIdentity, OwnedTLSConfig};
 use lapin::types::FieldTable;
 use lapin::{BasicProperties, Channel, Confirmation, Connect, Connection, ConnectionProperties};
 use std::time::Duration;
@@ -15,7 +15,8 @@ const PERSISTENT: u8 = 2;
 /// Opens a connection. `role` is what the broker's management shows.
 pub(super) async fn open(config: &AmqpConfig, role: &str) -> Result<Connection, AmqpError> {
     let properties = ConnectionProperties::default().with_connection_name(format!("treehaul {role}").into());
-    let tls = OwnedTLSConfig { identity: None, cert_chain: config.ca.clone() };
+    let identity = config.identity.clone().map(|Identity { cert, key }| OwnedIdentity::PKCS8 { pem: cert, key });
+    let tls = OwnedTLSConfig { identity, cert_chain: config.ca.clone() };
     let runtime = lapin::runtime::default_runtime().map_err(|e| AmqpError::opening(config, &e))?;
     let opening = config.uri.clone().connect_with_config(properties, tls, runtime);
     let Ok(opened) = tokio::time::timeout(OPEN_PATIENCE, opening).await else {

@@ -7,6 +7,8 @@ use super::messages::{Payload, Tasks, TasksRef};
 use crate::broker::codec::{self, CodecError};
 use crate::model::{JobId, Queue, Task};
 use serde::Serialize;
+use serde::de::{Deserializer, SeqAccess, Visitor};
+use std::fmt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Every message starts with it.
@@ -48,9 +50,31 @@ impl Seal {
         bytes.extend((now() + lives.as_secs()).to_le_bytes());
         bytes.extend([0; MAC_BYTES]);
         codec::encode_into(value, &mut bytes)?;
+        self.sign(&mut bytes);
+        Ok(bytes)
+    }
+
+    /// Puts the keyed hash in its place.
+    fn sign(&self, bytes: &mut [u8]) {
         let mac = self.mac(&bytes[..HEAD_BYTES], &bytes[HEAD_BYTES + MAC_BYTES..]);
         bytes[HEAD_BYTES..HEAD_BYTES + MAC_BYTES].copy_from_slice(&mac);
-        Ok(bytes)
+    }
+
+    /// What somebody with the key can write who keeps to no other rule.
+    #[cfg(test)]
+    pub(super) fn seal_raw(&self, kind: u8, expires: u64, body: &[u8]) -> Vec<u8> {
+        let mut bytes = vec![MAGIC[0], MAGIC[1], WIRE_VERSION, kind];
+        bytes.extend(expires.to_le_bytes());
+        bytes.extend([0; MAC_BYTES]);
+        bytes.extend(body);
+        self.sign(&mut bytes);
+        bytes
+    }
+
+    /// What is behind the head and the hash.
+    #[cfg(test)]
+    pub(super) fn body(bytes: &[u8]) -> &[u8] {
+        &bytes[HEAD_BYTES + MAC_BYTES..]
     }
 
     /// Writes a message.
@@ -111,6 +135,31 @@ impl Seal {
     }
 }
 
+/// Most tasks in one message: many times what a bundle of [`publish`](super::publish) holds.
+const MAX_TASKS: usize = 4096;
+
+/// Reads the tasks of a message. A task takes far more memory than the few bytes that one can be written in.
+pub(super) fn few_tasks<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<Task>, D::Error> {
+    struct Few;
+    impl<'de> Visitor<'de> for Few {
+        type Value = Vec<Task>;
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            write!(f, "at most {MAX_TASKS} tasks")
+        }
+        fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Vec<Task>, A::Error> {
+            let mut tasks = Vec::new();
+            while let Some(task) = seq.next_element()? {
+                if tasks.len() == MAX_TASKS {
+                    return Err(serde::de::Error::custom(format_args!("more than {MAX_TASKS} tasks")));
+                }
+                tasks.push(task);
+            }
+            Ok(tasks)
+        }
+    }
+    from.deserialize_seq(Few)
+}
+
 /// Seconds since 1970.
 fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs())
@@ -149,7 +198,6 @@ pub enum EnvelopeError {
 mod tests {
     use super::super::messages::{Control, JobEvent, Origin, Record, Reply};
     use super::*;
-    use crate::model::Task;
     use proptest::prelude::*;
 
     const ORIGIN: Origin = Origin { session: 1, number: 2, attempt: 3 };
@@ -193,10 +241,7 @@ mod tests {
         assert!(matches!(open(&kind), EnvelopeError::Kind(5)));
         let short = seal.write(Tasks::KIND, Duration::from_secs(9), &0u8).unwrap();
         assert!(matches!(open(&short), EnvelopeError::Body(_)));
-        let mut old = seal.write(Tasks::KIND, Duration::ZERO, &tasks(job)).unwrap();
-        old[4..HEAD_BYTES].copy_from_slice(&(now() - 1).to_le_bytes());
-        let mac = seal.mac(&old[..HEAD_BYTES], &old[HEAD_BYTES + MAC_BYTES..]);
-        old[HEAD_BYTES..HEAD_BYTES + MAC_BYTES].copy_from_slice(&mac);
+        let old = seal.seal_raw(Tasks::KIND, now() - 1, Seal::body(&good));
         assert!(matches!(open(&old), EnvelopeError::Expired));
         for other in [Seal::new(Some([8; 32])), plain()] {
             assert!(matches!(other.open_tasks(&good, job, Queue::Dirs), Err(EnvelopeError::Forged)));
@@ -205,14 +250,21 @@ mod tests {
         assert!(matches!(seal.open_tasks(&good, JobId::random(), Queue::Dirs), Err(EnvelopeError::WrongJob(_))));
     }
 
+    #[test]
+    fn a_message_of_countless_small_tasks_is_refused() {
+        let (job, seal) = (JobId::random(), plain());
+        let message = |n| Tasks { tasks: vec![Task::root(); n], ..tasks(job) };
+        let most = seal.seal(&message(MAX_TASKS)).unwrap();
+        assert_eq!(seal.open_tasks(&most, job, Queue::Dirs).unwrap().tasks.len(), MAX_TASKS);
+        let more = seal.seal(&message(MAX_TASKS + 1)).unwrap();
+        assert!(matches!(seal.open_tasks(&more, job, Queue::Dirs), Err(EnvelopeError::Body(_))));
+    }
+
     proptest! {
         #[test]
         fn hostile_bytes_never_panic(kind in 1..=5u8, body in proptest::collection::vec(any::<u8>(), 0..300)) {
             let seal = plain();
-            let mut bytes = seal.write(kind, Duration::from_secs(9), &()).unwrap();
-            bytes.extend(body);
-            let mac = seal.mac(&bytes[..HEAD_BYTES], &bytes[HEAD_BYTES + MAC_BYTES..]);
-            bytes[HEAD_BYTES..HEAD_BYTES + MAC_BYTES].copy_from_slice(&mac);
+            let bytes = seal.seal_raw(kind, u64::MAX, &body);
             let _ = seal.open::<Tasks>(&bytes);
             let _ = seal.open::<Record>(&bytes);
             let _ = seal.open::<JobEvent>(&bytes);

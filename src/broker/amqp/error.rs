@@ -4,6 +4,8 @@ use super::AmqpConfig;
 use super::envelope::EnvelopeError;
 use crate::model::{JobId, escaped};
 use lapin::ErrorKind;
+use lapin::uri::AMQPScheme;
+use std::io::ErrorKind as IoKind;
 
 /// Why the broker could not be used. No message shows a password.
 #[derive(Debug, thiserror::Error)]
@@ -11,14 +13,6 @@ pub enum AmqpError {
     /// Not a broker URL.
     #[error("not a broker URL: {0}; use amqp://user@host/vhost or amqps://...")]
     Url(String),
-    /// The CA file cannot be used.
-    #[error("cannot read the CA file {path} named by TREEHAUL_AMQP_CA: {why}")]
-    Ca {
-        /// The file.
-        path: String,
-        /// What was met.
-        why: String,
-    },
     /// Nobody answers; may go away.
     #[error("cannot reach the broker {broker}: {why}; is RabbitMQ running there?")]
     Unreachable {
@@ -27,9 +21,19 @@ pub enum AmqpError {
         /// What was met.
         why: String,
     },
+    /// One side does not believe the other's certificate; may be put right there.
+    #[error("no TLS with the broker {broker}: {why}; {advice}")]
+    Tls {
+        /// Its URL, masked.
+        broker: String,
+        /// What was met.
+        why: String,
+        /// The way out.
+        advice: &'static str,
+    },
     /// User or password are wrong.
     #[error(
-        "the broker {broker} refuses these credentials: {why}; check user and password (TREEHAUL_AMQP_USER, TREEHAUL_AMQP_PASSWORD)"
+        "the broker {broker} refuses these credentials: {why}; check user and password (`treehaul config show` tells where they come from)"
     )]
     Credentials {
         /// Its URL, masked.
@@ -77,14 +81,18 @@ pub enum AmqpError {
 impl AmqpError {
     /// May it go away when it is tried again?
     pub fn is_transient(&self) -> bool {
-        matches!(self, AmqpError::Unreachable { .. } | AmqpError::Lost { .. })
+        matches!(self, AmqpError::Unreachable { .. } | AmqpError::Lost { .. } | AmqpError::Tls { .. })
     }
 
     /// Names an error that met the opening of a connection.
     pub(super) fn opening(config: &AmqpConfig, error: &lapin::Error) -> Self {
         let broker = config.to_string();
         let ErrorKind::ProtocolError(amqp) = error.kind() else {
-            return AmqpError::Unreachable { broker, why: words(error) };
+            let why = words(error);
+            return match tls_advice(config, error, &why) {
+                Some(advice) => AmqpError::Tls { broker, why, advice },
+                None => AmqpError::Unreachable { broker, why },
+            };
         };
         let why = escaped(amqp.get_message().as_str().as_bytes());
         match amqp.get_id() {
@@ -106,6 +114,28 @@ impl AmqpError {
             _ => AmqpError::Lost { broker, why: words(error) },
         }
     }
+}
+
+/// What may help against an error that met the opening of a connection with TLS.
+fn tls_advice(config: &AmqpConfig, error: &lapin::Error, why: &str) -> Option<&'static str> {
+    let ErrorKind::IOError(io) = error.kind() else { return None };
+    if config.uri.scheme != AMQPScheme::AMQPS {
+        return None;
+    }
+    if why.contains("invalid peer certificate") {
+        return Some("name the CA that signed the broker's certificate by TREEHAUL_AMQP_CA or ca, and check the host");
+    }
+    // A broker that wants a certificate says so after the handshake, or just hangs up.
+    let hung_up = [IoKind::ConnectionReset, IoKind::ConnectionAborted, IoKind::BrokenPipe, IoKind::UnexpectedEof];
+    if !hung_up.contains(&io.kind()) && !why.contains("fatal alert") {
+        return None;
+    }
+    Some(match config.identity {
+        None => {
+            "it may want a client certificate: set cert and cert_key, or TREEHAUL_AMQP_CERT and TREEHAUL_AMQP_CERT_KEY"
+        }
+        Some(_) => "it may not believe the client certificate, or not speak TLS on this port",
+    })
 }
 
 /// What went wrong, fit for a terminal: the broker, or whoever answers in its place, chose some of the words.

@@ -28,6 +28,7 @@ pub(super) struct Tasks {
     pub attempts: u32,
     /// Somebody may have worked on them before, though the broker does not know.
     pub again: bool,
+    #[serde(deserialize_with = "super::envelope::few_tasks")]
     pub tasks: Vec<Task>,
 }
 

@@ -26,6 +26,10 @@ mod control;
 mod envelope;
 mod error;
 mod follow;
+#[cfg(test)]
+mod fuzz_tests;
+#[cfg(test)]
+mod hostile_tests;
 mod intervals;
 mod joblog;
 mod lanes;
@@ -47,7 +51,7 @@ mod token;
 mod topology;
 mod worker;
 
-pub use config::{AmqpConfig, QueueType};
+pub use config::{Access, AmqpConfig, Identity, QueueType};
 pub use envelope::Seal;
 pub use error::AmqpError;
 pub use follow::{Followed, Follower, replay};

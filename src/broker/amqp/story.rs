@@ -112,6 +112,8 @@ impl Story {
         }
         self.hinted |= idle;
         let mut report = self.accounts.take(session, number, parts, done, in_progress);
+        // Of what was delivered twice only one report is in here.
+        report.evidence.iter_mut().for_each(|e| e.uncertain = false);
         report.abort = self.abort.clone();
         self.board.absorb(report);
         self.board.set_in_progress(self.accounts.provisional());
