@@ -42,7 +42,8 @@ pub(super) fn spec(id: JobId) -> JobSpec {
         target: b"/nowhere".to_vec(),
         policy: Policy::default(),
         submitted: crate::model::Timestamp::default(),
-        source_ino: 0,
+        source_root: crate::model::RootIdentity::default(),
+        target_root: crate::model::RootIdentity::default(),
     }
 }
 

@@ -10,9 +10,9 @@ use super::would::Lines;
 use super::{given_root, refuse, start_logging};
 use crate::broker::amqp::{AmqpConfig, QueueType};
 use crate::exit_code::ExitCode;
-use crate::fs::{Filesystem, Side};
+use crate::fs::Side;
 use crate::model::policy::{CHUNK_ALIGN_BYTES, ChunkPolicy};
-use crate::model::{JobId, JobSpec, Policy, RelPath, Task, Timestamp};
+use crate::model::{JobId, JobSpec, Policy, Task, Timestamp};
 use crate::node::{self, Ended, NodeError, PoolSizes, Prepared};
 use crate::pass::{Access, PassRow};
 use crate::telemetry::Board;
@@ -331,19 +331,20 @@ fn ready(
         Some(files) => Box::new(files),
         None => Box::new(std::iter::once(Task::root())),
     };
-    let ino_of = |root: &dyn Filesystem| root.open_dir(&RelPath::root()).and_then(|d| d.metadata()).map(|m| m.ino);
     let roots = prepared.roots();
-    let source_ino = ino_of(roots.source.as_ref()).map_err(NodeError::Target).context("source")?;
+    let source_root = roots.source.identity().map_err(NodeError::Target).context("source")?;
+    let target_root = roots.target.identity().map_err(NodeError::Target).context("target")?;
     let mut policy = order.policy;
     if row.access.side() == Side::Source {
-        policy.verify.target_ino = Some(ino_of(roots.target.as_ref()).map_err(NodeError::Target).context("target")?);
+        policy.verify.target_ino = Some(target_root.ino);
     }
     // Two nodes must not find out different things.
     for root in [&roots.source, &roots.target] {
         policy.verify.granularity_ns = policy.verify.granularity_ns.max(root.traits().time_granularity_ns);
     }
     let pass = order.pass.into();
-    let spec = JobSpec { id: job, pass, source, target, policy, submitted: Timestamp::now(), source_ino };
+    let submitted = Timestamp::now();
+    let spec = JobSpec { id: job, pass, source, target, policy, submitted, source_root, target_root };
     let lost = |job| format!("job {job} between the same roots had lost its leader; this one takes its place");
     Ok((Ready { spec, row, prepared, first, list }, abandoned.into_iter().map(lost).collect()))
 }

@@ -44,7 +44,7 @@ impl Extras {
     /// [`OpenError::Refused`]: an empty source, a trash that cannot be used. Nothing was touched then.
     pub fn new(spec: &JobSpec, roots: &Roots, matcher: Matcher) -> Result<Self, OpenError> {
         let policy = spec.policy.delete.clone().unwrap_or_default();
-        let guard = SourceGuard::open(roots.source.as_ref(), policy.allow_empty_source)?;
+        let guard = SourceGuard::open(roots.source.as_ref(), &spec.source_root, policy.allow_empty_source)?;
         let target = roots.target.open_dir(&RelPath::root())?.metadata()?;
         let trash = policy.trash.as_ref().map(|path| Trash::open(path, spec, guard.id(), &target)).transpose()?;
         let (roots, dry_run, target_dev) = (roots.clone(), spec.policy.dry_run, target.dev);
@@ -130,7 +130,7 @@ mod tests {
         let path = std::os::unix::ffi::OsStrExt::as_bytes(dir.path().as_os_str());
         let source = crate::fs::open(path, crate::fs::Side::Source, &options).unwrap();
         let with = |max| Extras {
-            guard: SourceGuard::open(source.as_ref(), false).unwrap(),
+            guard: SourceGuard::open(source.as_ref(), &source.identity().unwrap(), false).unwrap(),
             roots: Roots { source: source.clone(), target: source.clone() },
             policy: DeletePolicy { max, ..DeletePolicy::default() },
             dry_run: false,

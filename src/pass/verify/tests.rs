@@ -28,8 +28,9 @@ fn pass(source: &Path, target: &Path) -> VerifyPass {
         |path: &Path| posix::open(path.as_os_str().as_encoded_bytes(), Side::Source, &Options { job: id }).unwrap();
     let roots = Roots { source: open(source), target: open(target) };
     let policy = Policy::default();
+    let (source_root, target_root) = (roots.source.identity().unwrap(), roots.target.identity().unwrap());
     let (source, target, submitted) = (Vec::new(), Vec::new(), Timestamp::default());
-    let spec = JobSpec { id, pass: "verify".into(), source, target, policy, submitted, source_ino: 0 };
+    let spec = JobSpec { id, pass: "verify".into(), source, target, policy, submitted, source_root, target_root };
     VerifyPass::new(&spec, &roots, false).unwrap()
 }
 
