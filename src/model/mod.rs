@@ -19,7 +19,7 @@ pub use escape::escaped;
 pub use filter::Filter;
 pub use job::{JobId, JobSpec};
 pub use metadata::{Kind, Metadata, Timestamp};
-pub use outcome::{Evidence, Failure, Finding, Half, Mark, Operation, Report, State, Totals};
+pub use outcome::{Evidence, Failure, Finding, Half, Mark, Operation, Phase, Report, State, Totals};
 pub use path::{PathError, RelPath, check_name};
 pub use policy::{DeletePolicy, MaxDelete, Policy};
 pub use root::RootIdentity;

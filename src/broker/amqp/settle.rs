@@ -210,12 +210,7 @@ mod tests {
 
     #[test]
     fn a_report_with_many_failures_is_cut_and_stays_whole() {
-        let failure = |n: usize| Failure {
-            path: vec![b'x'; 100_000 + n],
-            operation: Operation::Run,
-            errno: None,
-            message: String::new(),
-        };
+        let failure = |n: usize| Failure::new(vec![b'x'; 100_000 + n], Operation::Run, None, String::new());
         let mut report = Report { failures: (0..40).map(failure).collect(), ..Report::default() };
         report.totals.failed = 40;
         let mark = |n: usize| Mark::State { path: vec![b'y'; 100_000 + n], state: State::Pending };

@@ -24,7 +24,7 @@ use super::{OpenError, Roots, Run};
 use crate::broker::Stopped;
 use crate::fs::{Dir, FsError};
 use crate::model::filter::Matcher;
-use crate::model::{DeletePolicy, JobSpec, Kind, MaxDelete, Operation, RelPath, Totals};
+use crate::model::{DeletePolicy, JobSpec, Kind, MaxDelete, Operation, Phase, RelPath, Totals};
 
 /// Finds and removes what only the target has, on one node.
 pub struct Extras {
@@ -112,10 +112,9 @@ impl Extras {
     }
 }
 
-/// Records the failure of an entry.
+/// Records the failure of an entry that was found, and of which nothing else is counted.
 fn fail(path: Vec<u8>, error: FsError, run: &mut Run<'_>) {
-    run.report.totals.failed += 1;
-    run.report.failures.push(super::copy::failure(path, error));
+    run.fail(super::copy::failure(path, error), Phase::Walk, Totals::default());
 }
 
 #[cfg(test)]

@@ -36,7 +36,7 @@ fn pass(source: &Path, target: &Path) -> VerifyPass {
 
 fn done(pass: &VerifyPass, task: &Task, redelivered: bool) -> (Report, Vec<Task>) {
     let mut posted = Posted::default();
-    let mut run = Run { ticket: &mut posted, report: Report::default(), redelivered };
+    let mut run = Run::new(&mut posted, redelivered);
     pass.run(task, &mut run).unwrap();
     (run.report, posted.0)
 }
