@@ -3,7 +3,6 @@
 use super::Jobs;
 use super::pool::{Gone, PoolSupervisor};
 use crate::broker::{Broker, Delivery, Pool};
-use crate::model::Report;
 use crate::pass::Run;
 use actix::prelude::*;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -71,7 +70,7 @@ impl TaskActor {
         let Some(pass) = self.jobs.pass(job) else {
             return true; // dropping the ticket gives the task back
         };
-        let mut run = Run { ticket: ticket.as_mut(), report: Report::default(), redelivered };
+        let mut run = Run::new(ticket.as_mut(), redelivered);
         let outcome = catch_unwind(AssertUnwindSafe(|| pass.run(&task, &mut run)));
         let report = run.report;
         match outcome {

@@ -44,7 +44,8 @@ pub(super) fn spec(id: JobId) -> JobSpec {
         policy: Policy::default(),
         submitted: crate::model::Timestamp::default(),
         priority: 10,
-        source_ino: 0,
+        source_root: crate::model::RootIdentity::default(),
+        target_root: crate::model::RootIdentity::default(),
     }
 }
 
@@ -275,7 +276,7 @@ fn reports_reach_the_board_whole() {
                 let mut report = one(n);
                 let path = format!("bad{n}").into_bytes();
                 let message = "no".to_owned();
-                report.failures.push(Failure { path, operation: Operation::Read, errno: Some(5), message });
+                report.failures.push(Failure::new(path, Operation::Read, Some(5), message));
                 delivery.ticket.report(report);
             }
             delivery.ticket.finish();

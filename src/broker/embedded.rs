@@ -279,7 +279,7 @@ impl Ticket for EmbeddedTicket {
         report.totals.failed = 1;
         let message = format!("gave up after {attempts} attempts: {why}");
         let path = task.directory().as_bytes().to_vec();
-        report.failures.push(Failure { path, operation: Operation::Run, errno: None, message });
+        report.failures.push(Failure::new(path, Operation::Run, None, message));
         self.broker.absorb(report);
         self.broker.done(None);
     }

@@ -11,9 +11,9 @@ use super::would::Lines;
 use super::{given_root, refuse, start_logging};
 use crate::broker::amqp::AmqpConfig;
 use crate::exit_code::ExitCode;
-use crate::fs::{Filesystem, Side, Usage};
+use crate::fs::{Side, Usage};
 use crate::model::policy::{CHUNK_ALIGN_BYTES, ChunkPolicy};
-use crate::model::{JobId, JobSpec, Policy, RelPath, Task, Timestamp};
+use crate::model::{JobId, JobSpec, Policy, Task, Timestamp};
 use crate::node::{self, Ended, NodeError, PoolSizes, Prepared};
 use crate::pass::{Access, Pass, PassRow};
 use crate::telemetry::Board;
@@ -406,19 +406,20 @@ fn ready(
         Some(files) => Box::new(files),
         None => Box::new(std::iter::once(Task::root())),
     };
-    let ino_of = |root: &dyn Filesystem| root.open_dir(&RelPath::root()).and_then(|d| d.metadata()).map(|m| m.ino);
     let roots = prepared.roots();
-    let source_ino = ino_of(roots.source.as_ref()).map_err(NodeError::Target).context("source")?;
+    let source_root = roots.source.identity().map_err(NodeError::Target).context("source")?;
+    let target_root = roots.target.identity().map_err(NodeError::Target).context("target")?;
     let mut policy = order.policy;
     if row.access.side() == Side::Source {
-        policy.verify.target_ino = Some(ino_of(roots.target.as_ref()).map_err(NodeError::Target).context("target")?);
+        policy.verify.target_ino = Some(target_root.ino);
     }
     // Two nodes must not find out different things.
     for root in [&roots.source, &roots.target] {
         policy.verify.granularity_ns = policy.verify.granularity_ns.max(root.traits().time_granularity_ns);
     }
     let pass = order.pass.into();
-    let spec = JobSpec { id: job, pass, source, target, policy, priority, submitted: Timestamp::now(), source_ino };
+    let submitted = Timestamp::now();
+    let spec = JobSpec { id: job, pass, source, target, policy, priority, submitted, source_root, target_root };
     Ok(Ready { spec, work: Some((row, prepared)), running: None, first, list })
 }
 
@@ -428,7 +429,7 @@ fn already_running(spec: JobSpec, order: &Order) -> anyhow::Result<Ready> {
     let mut policy = spec.policy.clone();
     // What is not the user's choice.
     policy.verify.salt = order.policy.verify.salt;
-    policy.verify.target_ino = order.policy.verify.target_ino;
+
     policy.verify.granularity_ns = order.policy.verify.granularity_ns;
     anyhow::ensure!(
         spec.pass == order.pass && policy == order.policy && order.files.is_none(),

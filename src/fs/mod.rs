@@ -16,12 +16,13 @@ pub mod aside;
 #[cfg(test)]
 mod conformance;
 pub mod contents;
+mod latency;
 pub mod layers;
 pub mod null;
 pub mod posix;
 pub mod synth;
 
-use crate::model::{Kind, Metadata, Operation, RelPath, Timestamp, task::Entry};
+use crate::model::{Kind, Metadata, Operation, RelPath, RootIdentity, Timestamp, task::Entry};
 use std::any::Any;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
@@ -138,8 +139,19 @@ pub trait Filesystem: Send + Sync {
     /// `ENOENT`, or class [`Class::OtherKind`] if any component is not a directory.
     fn open_dir(&self, path: &RelPath) -> Result<Box<dyn Dir>>;
 
+    /// Which directory of which filesystem the root is.
+    ///
+    /// # Errors
+    /// The system's, if it cannot be looked at.
+    fn identity(&self) -> Result<RootIdentity>;
+
     /// How much is there, if it can be told without a walk.
     fn usage(&self) -> Option<Usage>;
+
+    /// Bytes of data a second that this node may move at most; none is no limit.
+    fn bytes_per_second(&self) -> Option<u64> {
+        None
+    }
 }
 
 /// What kind of entry [`Dir::create`] prepares.

@@ -1,6 +1,6 @@
 //! A job: one run of one pass over a source and a target.
 
-use super::Policy;
+use super::{Policy, RootIdentity};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -74,8 +74,10 @@ pub struct JobSpec {
     pub priority: u8,
     /// When it was submitted, by that node's clock.
     pub submitted: super::Timestamp,
-    /// Inode of the source root where it was submitted: a node that sees another one has not mounted it.
-    pub source_ino: u64,
+    /// The source's root where it was submitted: a node that sees another one has not mounted it.
+    pub source_root: RootIdentity,
+    /// As [`source_root`](JobSpec::source_root), of the target. Nowhere in a dry run whose target does not exist.
+    pub target_root: RootIdentity,
 }
 
 #[cfg(test)]

@@ -12,13 +12,15 @@ pub mod metadata;
 pub mod outcome;
 pub mod path;
 pub mod policy;
+pub mod root;
 pub mod task;
 
 pub use escape::escaped;
 pub use filter::Filter;
 pub use job::{JobId, JobSpec};
 pub use metadata::{Kind, Metadata, Timestamp};
-pub use outcome::{Evidence, Failure, Finding, Half, Mark, Operation, Report, State, Totals};
+pub use outcome::{Evidence, Failure, Finding, Half, Mark, Operation, Phase, Report, State, Totals};
 pub use path::{PathError, RelPath, check_name};
 pub use policy::{DeletePolicy, MaxDelete, Policy};
+pub use root::RootIdentity;
 pub use task::{Entries, Queue, Task};

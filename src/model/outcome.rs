@@ -7,14 +7,14 @@ use std::fmt;
 
 macro_rules! totals {
     ($($(#[$doc:meta])* $field:ident,)*) => {
-        /// Counters of one task, one worker or a whole job, which add.
+        /// Counters of one task, one worker or a whole job. They add, and only grow, but for what failed and is tried again.
         #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
         pub struct Totals { $($(#[$doc])* pub $field: u64,)* }
         impl Totals {
             /// Adds another's counters.
             pub fn add(&mut self, other: &Totals) { $(self.$field += other.$field;)* }
-            /// Takes away what was added before.
-            pub fn sub(&mut self, other: &Totals) { $(self.$field = self.$field.saturating_sub(other.$field);)* }
+            /// Takes out what was added before.
+            pub fn take_back(&mut self, other: &Totals) { $(self.$field = self.$field.saturating_sub(other.$field);)* }
             /// Name and value of each counter, in the order of the summary.
             pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> {
                 [$((stringify!($field), self.$field)),*].into_iter()
@@ -164,6 +164,23 @@ impl fmt::Display for Operation {
     }
 }
 
+/// At what stage of the work an entry failed: which task tries it again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Phase {
+    /// When it was listed, gone through, compared or copied, with all that is in it: it is as if it had not been found.
+    Walk,
+    /// Only a directory's own attributes; what is in it was gone through. The directory has not been counted.
+    Dress,
+    /// As [`Dress`](Phase::Dress), when the walk was over. The directory has been counted.
+    Finish,
+    /// The removal of what is no directory.
+    Remove,
+    /// The removal of a directory.
+    RemoveDirectory,
+    /// Nothing that could be tried by itself.
+    Whole,
+}
+
 /// One entry that failed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failure {
@@ -176,6 +193,17 @@ pub struct Failure {
     pub errno: Option<i32>,
     /// What it means.
     pub message: String,
+    /// At what stage.
+    pub phase: Phase,
+    /// What the entry has put into the totals, if that is known: it is taken back when it is tried again.
+    pub counted: Option<Box<Totals>>,
+}
+
+impl Failure {
+    /// A failure of something that cannot be tried again by itself, and of which nobody knows what it counted.
+    pub fn new(path: Vec<u8>, operation: Operation, errno: Option<i32>, message: String) -> Self {
+        Failure { path, operation, errno, message, phase: Phase::Whole, counted: None }
+    }
 }
 
 /// Something that a pass found out about an entry and that is no failure: a difference, or what a dry run
@@ -290,6 +318,17 @@ impl Report {
     /// Nothing in it?
     pub fn is_empty(&self) -> bool {
         *self == Report::default()
+    }
+
+    /// Counts and records the failure of an entry that has `besides` counted something itself. One that failed in
+    /// [`Phase::Walk`] was counted as found, here or by whoever listed it, once.
+    pub fn fail(&mut self, mut failure: Failure, phase: Phase, besides: Totals) {
+        self.totals.failed += 1;
+        let mut counted = besides;
+        counted.failed += 1;
+        counted.found += u64::from(phase == Phase::Walk);
+        (failure.phase, failure.counted) = (phase, Some(Box::new(counted)));
+        self.failures.push(failure);
     }
 
     /// Adds another task's.

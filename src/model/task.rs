@@ -21,6 +21,8 @@ pub mod tag {
     pub const EXTRA: u8 = 4;
     /// In [`Task::Finish`](super::Task::Finish): working files of dead workers must be looked for.
     pub const SWEEP: u8 = 128;
+    /// In [`Task::Finish`](super::Task::Finish): the directory is not counted yet.
+    pub const UNCOUNTED: u8 = 64;
     /// In [`Task::Remove`](super::Task::Remove): a directory.
     pub const DIRECTORY: u8 = 128;
     /// Times in the source say nothing about the target, for it and for everything below it.

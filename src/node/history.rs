@@ -265,6 +265,7 @@ fn find_in(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::RootIdentity;
 
     fn spec() -> JobSpec {
         JobSpec {
@@ -275,7 +276,8 @@ mod tests {
             target: b"/t".to_vec(),
             policy: Policy::default(),
             submitted: Timestamp { sec: 1_800_000_000, ns: 5 },
-            source_ino: 2,
+            source_root: RootIdentity::default(),
+            target_root: RootIdentity::default(),
         }
     }
 

@@ -88,13 +88,17 @@ impl From<OpenError> for NodeError {
 
 /// What this process needs of the system, once, before any thread starts.
 ///
-/// Files are made with exactly the mode that is asked for, and as many may be open as the system allows.
+/// Files are made with exactly the mode that is asked for, as many may be open as the system allows, and one that
+/// becomes larger than it allows is that file's failure.
 pub fn prepare_process() {
     rustix::process::umask(rustix::fs::Mode::empty());
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
     let raised = rustix::process::Rlimit { current: limit.maximum, maximum: limit.maximum };
     if let Err(e) = rustix::process::setrlimit(rustix::process::Resource::Nofile, raised) {
         tracing::debug!(error = %e, "cannot raise the limit of open files");
+    }
+    if let Err(e) = crate::fs::posix::outlive_file_limits() {
+        tracing::debug!(error = %e, "a limit on file sizes would end the process");
     }
 }
 

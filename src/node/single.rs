@@ -38,7 +38,7 @@ pub fn run_single(
 ) -> Result<Ended, NodeError> {
     let pass = CopyPass::new(spec, roots, true)?;
     let mut ticket = Direct(Arc::clone(board));
-    let mut run = Run { ticket: &mut ticket, report: Report::default(), redelivered: false };
+    let mut run = Run::new(&mut ticket, false);
     let stopped = pass.copy_single(name, target_name, &mut run).is_err();
     let mut report = run.report;
     report.findings.append(&mut crate::fs::layers::dry_run::take());

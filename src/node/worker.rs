@@ -6,9 +6,9 @@ use crate::broker::Broker;
 use crate::broker::amqp::{AmqpConfig, JobGate, Worker};
 use crate::fs::layers::Limiter;
 use crate::fs::posix::{RootKind, kind_of};
-use crate::fs::{self, Options, Side};
+use crate::fs::{self, Filesystem, Options, Side};
 use crate::model::policy::Limits;
-use crate::model::{JobId, JobSpec, RelPath, Report, Totals, escaped};
+use crate::model::{JobId, JobSpec, Report, RootIdentity, Totals, escaped};
 use crate::pass::{OpenError, Pass, Roots, row};
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -81,16 +81,22 @@ fn open_checked(spec: &JobSpec, held: &JobSpec, node: Option<&Arc<Limiter>>) -> 
         return Err(format!("target {} is not there: mount it", escaped(&spec.target)));
     }
     let source = fs::open(&held.source, Side::Source, &options).map_err(|e| format!("source: {e}"))?;
-    let root = source.open_dir(&RelPath::root()).and_then(|d| d.metadata()).map_err(|e| format!("source: {e}"))?;
-    if root.ino != spec.source_ino {
-        return Err(format!("source {} is not the one that was submitted: mount it", escaped(&spec.source)));
-    }
+    check_root("source", &spec.source, source.as_ref(), &spec.source_root)?;
     let target = layers::open_target(&held.target, row.access, &spec.policy, &options);
     let roots = Roots { source, target: target.map_err(|e| format!("target: {e}"))? };
+    if !spec.target_root.is_nowhere() {
+        check_root("target", &spec.target, roots.target.as_ref(), &spec.target_root)?;
+    }
     row.prepare(held, layers::limited(roots, &spec.policy, node), false).map_err(|e| match e {
         OpenError::Fs(e) => format!("target {} does not have the job's mark: mount it ({e})", escaped(&spec.target)),
         OpenError::Refused(why) => why,
     })
+}
+
+/// Is a root, as it is seen here, the one that the job was submitted with?
+fn check_root(role: &str, path: &[u8], root: &dyn Filesystem, submitted: &RootIdentity) -> Result<(), String> {
+    let here = root.identity().map_err(|e| format!("{role}: {e}"))?;
+    here.differs(submitted).map_or(Ok(()), |why| Err(format!("{role} {} {why}", escaped(path))))
 }
 
 /// Works until SIGINT or SIGTERM, where it is `allowed`, within the node's own `limits` and those of each job. Blocks.

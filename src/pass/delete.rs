@@ -10,7 +10,7 @@ use crate::broker::Stopped;
 use crate::fs::{Class, Dir, FsError, aside};
 use crate::model::filter::Matcher;
 use crate::model::task::{Names, tag};
-use crate::model::{JobSpec, Kind, Operation, Queue, RelPath, Report, Task, Totals};
+use crate::model::{JobSpec, Kind, Operation, Phase, Queue, RelPath, Report, Task, Totals};
 
 /// Sibling directories in one task: few messages, yet enough tasks to share out.
 const GROUP: usize = 32;
@@ -77,7 +77,7 @@ impl DeletePass {
             return Ok(());
         }
         for (i, (_, name)) in names.iter().enumerate() {
-            if i > 0 && run.ticket.is_hungry(Queue::Dirs) {
+            if i > 0 && (run.ticket.is_hungry(Queue::Dirs) || run.turn.is_over()) {
                 let left = names_from(names, i);
                 return run.ticket.post(Task::Dirs { parent: parent.clone(), names: left });
             }
@@ -128,7 +128,11 @@ impl DeletePass {
             run.ticket.post(Task::Dirs { parent: place.path.clone(), names: shared })?;
         }
         if found.working_files && !self.dry_run {
-            return Ok(self.work.sweep(place.target, false, &mut run.report.totals).map(drop));
+            if let Err(e) = self.work.sweep(place.target, false, &mut run.report.totals) {
+                // What is in it has been seen to.
+                let failure = super::copy::failure(place.path.as_bytes().to_vec(), e);
+                run.fail(failure, Phase::Whole, Totals::default());
+            }
         }
         Ok(Ok(()))
     }
@@ -234,8 +238,8 @@ fn settle(path: Vec<u8>, walked: Walked, run: &mut Run<'_>) {
     match walked {
         Ok(()) => totals.unchanged += 1,
         Err(e) => {
-            totals.failed += 1;
-            run.report.failures.push(super::copy::failure(path, e));
+            let counted = Totals { directories: 1, ..Totals::default() };
+            run.fail(super::copy::failure(path, e), Phase::Walk, counted);
         }
     }
 }
@@ -248,8 +252,8 @@ impl Pass for DeletePass {
             Task::Pick { dir, names } => self.pick(dir, names, run),
             Task::Batch { .. } | Task::Chunk { .. } | Task::Finish { .. } => {
                 let error = FsError { operation: Operation::Run, errno: libc::ENOSYS };
-                run.report.totals.failed += 1;
-                run.report.failures.push(super::copy::failure(task.directory().as_bytes().to_vec(), error));
+                let failure = super::copy::failure(task.directory().as_bytes().to_vec(), error);
+                run.fail(failure, Phase::Whole, Totals::default());
                 Ok(())
             }
         }
@@ -268,8 +272,7 @@ impl Pass for DeletePass {
             return;
         }
         if let Err(e) = self.clear_up() {
-            report.totals.failed += 1;
-            report.failures.push(super::copy::failure(aside::WORK_DIR.to_vec(), e));
+            report.fail(super::copy::failure(aside::WORK_DIR.to_vec(), e), Phase::Whole, Totals::default());
         }
     }
 }

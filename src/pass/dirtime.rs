@@ -9,7 +9,7 @@ use crate::broker::Stopped;
 use crate::fs::{Class, Dir, FsError, aside};
 use crate::model::filter::Matcher;
 use crate::model::task::Names;
-use crate::model::{JobSpec, Kind, Operation, Queue, RelPath, Report, Task, check_name};
+use crate::model::{JobSpec, Kind, Operation, Phase, Queue, RelPath, Report, Task, Totals, check_name};
 
 /// Sibling directories in one task: few messages, yet enough tasks to share out.
 const GROUP: usize = 32;
@@ -42,21 +42,25 @@ impl DirtimePass {
             Ok(source) => source,
             Err(e) if names.is_empty() => {
                 run.report.totals.found += 1;
-                fail(Vec::new(), Trouble::Source(e), run);
+                fail(Phase::Walk, Vec::new(), Trouble::Source(e), Totals::default(), run);
                 return Ok(());
             }
             Err(e) => {
-                names.iter().for_each(|(_, name)| fail(parent.display_join(name), Trouble::Source(e), run));
+                names.iter().for_each(|(_, name)| not_found(parent.display_join(name), e, run));
                 return Ok(());
             }
         };
         if names.is_empty() {
-            run.report.totals.found += 1; // its attributes come last of all
-            return self.list(parent, source.as_ref(), run);
+            run.report.totals.found += 1;
+            run.ticket.post(Task::Finish { parent: parent.clone(), names: Names::default() })?;
+            if let Err(e) = self.list(parent, source.as_ref(), run)? {
+                fail(Phase::Walk, Vec::new(), Trouble::Target(e), Totals::default(), run);
+            }
+            return Ok(());
         }
         let target = self.roots.target.open_dir(parent);
         for (i, (_, name)) in names.iter().enumerate() {
-            if i > 0 && run.ticket.is_hungry(Queue::Dirs) {
+            if i > 0 && (run.ticket.is_hungry(Queue::Dirs) || run.turn.is_over()) {
                 let left = names_from(names, i);
                 return run.ticket.post(Task::Dirs { parent: parent.clone(), names: left });
             }
@@ -74,24 +78,39 @@ impl DirtimePass {
         name: &[u8],
         run: &mut Run<'_>,
     ) -> Result<(), Stopped> {
+        let before = run.begin();
         let dressed = match target {
             Ok(target) => self.copy.finish_child(source, target, name, &mut run.report.totals),
             Err(e) => Err(Trouble::Target(*e)),
         };
-        match dressed {
-            Ok(changed) => count(changed, run),
-            Err(trouble) => fail(parent.display_join(name), trouble, run),
+        if let Ok(changed) = dressed {
+            count(changed, run);
         }
-        let Ok(path) = parent.join(name) else { return Ok(()) };
-        match source.open_dir(name) {
-            Ok(dir) => self.list(&path, dir.as_ref(), run),
+        let own = run.since(&before);
+        let listed = match (parent.join(name), source.open_dir(name)) {
+            (Ok(path), Ok(dir)) => self.list(&path, dir.as_ref(), run)?,
             // It went, or became something else: it has been counted.
-            Err(e) if matches!(e.class(), Class::Vanished | Class::OtherKind) => Ok(()),
-            Err(e) => {
-                below_failed(&path, e, run);
-                Ok(())
-            }
+            (_, Err(e)) if !matches!(e.class(), Class::Vanished | Class::OtherKind) => Err(e),
+            _ => Ok(()),
+        };
+        let path = parent.display_join(name);
+        match (dressed, listed) {
+            (Ok(_), Ok(())) => {}
+            (Ok(_), Err(e)) => fail(Phase::Walk, path, Trouble::Target(e), own, run),
+            (Err(trouble), Ok(())) => fail(Phase::Dress, path, trouble, own, run),
+            (Err(trouble), Err(_)) => fail(Phase::Walk, path, trouble, own, run),
         }
+        Ok(())
+    }
+
+    /// Directories that are dressed once more; the root, whose attributes come last of all, is only counted.
+    fn finish(&self, parent: &RelPath, names: &Names, run: &mut Run<'_>) -> Result<(), Stopped> {
+        if !names.is_empty() {
+            return self.copy.finish(parent, names, run);
+        }
+        let changed = self.copy.try_finish_root(&mut run.report.totals);
+        count(changed.unwrap_or(false), run); // who leads the job finds out again, and says it
+        Ok(())
     }
 
     /// Directories that were named, and all below them.
@@ -103,7 +122,7 @@ impl DirtimePass {
             Ok(source) => source,
             Err(e) => {
                 run.report.totals.found += names.len() as u64;
-                names.iter().for_each(|(_, name)| fail(dir.display_join(name), Trouble::Source(e), run));
+                names.iter().for_each(|(_, name)| not_found(dir.display_join(name), e, run));
                 return Ok(());
             }
         };
@@ -115,14 +134,10 @@ impl DirtimePass {
     }
 
     /// Posts the directories in one of the source.
-    fn list(&self, path: &RelPath, source: &dyn Dir, run: &mut Run<'_>) -> Result<(), Stopped> {
+    fn list(&self, path: &RelPath, source: &dyn Dir, run: &mut Run<'_>) -> Result<Result<(), FsError>, Stopped> {
         match self.is_entered(path, source) {
             Ok(true) => {}
-            Ok(false) => return Ok(()),
-            Err(e) => {
-                below_failed(path, e, run);
-                return Ok(());
-            }
+            other => return Ok(other.map(drop)),
         }
         let mut dirs = Names::default();
         let mut stopped = Ok(());
@@ -134,10 +149,10 @@ impl DirtimePass {
             }
         });
         stopped?;
-        if let Err(e) = listed {
-            below_failed(path, e, run);
+        if !dirs.is_empty() {
+            run.ticket.post(Task::Dirs { parent: path.clone(), names: dirs })?;
         }
-        if dirs.is_empty() { Ok(()) } else { run.ticket.post(Task::Dirs { parent: path.clone(), names: dirs }) }
+        Ok(listed)
     }
 
     fn route(
@@ -154,14 +169,14 @@ impl DirtimePass {
             Err(e) if e.is_absent() => return Ok(()),
             Err(e) => {
                 run.report.totals.found += 1;
-                fail(path.display_join(name), Trouble::Source(e), run);
+                not_found(path.display_join(name), e, run);
                 return Ok(());
             }
         }
         run.report.totals.found += 1;
         if check_name(name).is_err() {
             let error = FsError { operation: Operation::List, errno: libc::ENAMETOOLONG };
-            fail(path.display_join(name), Trouble::Source(error), run);
+            not_found(path.display_join(name), error, run);
         } else if !self.matcher.takes(path, name, Kind::Directory) {
             run.report.totals.filtered += 1;
         } else {
@@ -189,18 +204,18 @@ fn count(changed: bool, run: &mut Run<'_>) {
     *(if changed { &mut totals.updated } else { &mut totals.unchanged }) += 1;
 }
 
-fn fail(path: Vec<u8>, trouble: Trouble, run: &mut Run<'_>) {
+/// An entry of the source that was found, and could not be looked at.
+fn not_found(path: Vec<u8>, error: FsError, run: &mut Run<'_>) {
+    fail(Phase::Walk, path, Trouble::Source(error), Totals::default(), run);
+}
+
+/// Records what became of a directory that has `besides` counted something itself.
+fn fail(phase: Phase, path: Vec<u8>, trouble: Trouble, besides: Totals, run: &mut Run<'_>) {
     if trouble.is_vanished() {
         run.report.totals.vanished += 1;
         return;
     }
-    run.report.totals.failed += 1;
-    run.report.failures.push(failure(path, trouble.error()));
-}
-
-/// What is below a directory cannot be found; the directory itself has been counted.
-fn below_failed(path: &RelPath, error: FsError, run: &mut Run<'_>) {
-    fail(path.as_bytes().to_vec(), Trouble::Target(error), run);
+    run.fail(failure(path, trouble.error()), phase, besides);
 }
 
 impl Pass for DirtimePass {
@@ -208,9 +223,11 @@ impl Pass for DirtimePass {
         match task {
             Task::Dirs { parent, names } => self.walk(parent, names, run),
             Task::Pick { dir, names } => self.pick(dir, names, run),
-            _ => {
+            Task::Finish { parent, names } => self.finish(parent, names, run),
+            Task::Batch { .. } | Task::Chunk { .. } | Task::Remove { .. } => {
                 let error = FsError { operation: Operation::Run, errno: libc::ENOSYS };
-                fail(task.directory().as_bytes().to_vec(), Trouble::Target(error), run);
+                let path = task.directory().as_bytes().to_vec();
+                fail(Phase::Whole, path, Trouble::Target(error), Totals::default(), run);
                 Ok(())
             }
         }
@@ -222,14 +239,6 @@ impl Pass for DirtimePass {
 
     fn conclude(&self, report: &mut Report) {
         self.copy.clear_up(report);
-        report.totals.directories += 1;
-        match self.copy.try_finish_root(&mut report.totals) {
-            Ok(true) => report.totals.updated += 1,
-            Ok(false) => report.totals.unchanged += 1,
-            Err(trouble) => {
-                report.totals.failed += 1;
-                report.failures.push(failure(Vec::new(), trouble.error()));
-            }
-        }
+        self.copy.finish_root(report);
     }
 }

@@ -4,6 +4,7 @@
 //! Invariant: findings are told on the thread that made them, before it goes on to another task, and do not pile up
 //! within one.
 
+use super::turn::Turn;
 use super::{Pass, Roots, Run};
 use crate::broker::{Stopped, Ticket};
 use crate::fs::FsError;
@@ -29,7 +30,8 @@ impl Pass for DryRun {
         drop(dry_run::take()); // of a task that panicked
         let mut ticket = Telling(&mut *run.ticket);
         let report = std::mem::take(&mut run.report);
-        let mut inner = Run { ticket: &mut ticket, report, redelivered: run.redelivered };
+        let turn = std::mem::replace(&mut run.turn, Turn::begin());
+        let mut inner = Run { ticket: &mut ticket, report, redelivered: run.redelivered, turn, told: None };
         let done = self.inner.run(task, &mut inner);
         let report = inner.report;
         run.report = report;

@@ -9,8 +9,11 @@ pub mod delete;
 pub mod dirtime;
 mod dry_run;
 pub mod extras;
+pub mod retry;
+mod turn;
 pub mod verify;
 
+use self::turn::Turn;
 use crate::broker::{Stopped, Ticket};
 use crate::fs::{Filesystem, Side};
 use crate::model::task::Names;
@@ -25,6 +28,17 @@ pub struct Run<'a> {
     pub report: Report,
     /// Somebody may have worked on this task before and died.
     pub redelivered: bool,
+    /// How long it may still be worked on.
+    turn: Turn,
+    /// What has been reported already, since an entry was begun with.
+    told: Option<Box<Totals>>,
+}
+
+impl<'a> Run<'a> {
+    /// One whose turn begins now.
+    pub fn new(ticket: &'a mut dyn Ticket, redelivered: bool) -> Self {
+        Run { ticket, report: Report::default(), redelivered, turn: Turn::begin(), told: None }
+    }
 }
 
 /// One kind of work on a tree.

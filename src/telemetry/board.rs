@@ -191,7 +191,7 @@ impl Board {
     /// order in which they were told.
     pub fn take_back(&self, totals: &Totals, failures: &[u64]) {
         let mut state = self.lock();
-        state.totals.sub(totals);
+        state.totals.take_back(totals);
         (state.sink)(Told::TakenBack(failures));
         let numbers = std::mem::take(&mut state.numbers);
         let kept = std::mem::take(&mut state.failures).into_iter().zip(numbers);

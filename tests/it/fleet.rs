@@ -145,19 +145,29 @@ fn a_killed_follower_can_be_run_again_and_the_copy_converges() {
 
 #[test]
 fn a_worker_without_the_target_mounted_takes_no_task_and_says_so() {
-    let host = Host::new("blind");
+    a_blind_worker_takes_no_task("blind", "dst", "target");
+}
+
+#[test]
+fn a_worker_without_the_source_mounted_takes_no_task_and_says_so() {
+    a_blind_worker_takes_no_task("blind2", "src", "source");
+}
+
+/// One of the roots is hidden from a worker by what is mounted over it.
+fn a_blind_worker_takes_no_task(name: &str, hide: &str, role: &str) {
+    let host = Host::new(name);
     assert_root();
     let s = Scratch::new();
-    let (source, hidden) = (s.join("src"), s.join("hidden"));
+    let (source, target) = (s.join("src"), s.join("dst"));
     fs::create_dir(&source).unwrap();
-    fs::create_dir(&hidden).unwrap();
+    fs::create_dir(&target).unwrap();
     for i in 0..200 {
         fs::write(source.join(format!("f{i}")), "x").unwrap();
     }
-    // In a mount namespace of its own, where something else lies over the target.
+    // In a mount namespace of its own, where something else lies over it.
     let blind = format!(
         "mount -t tmpfs tmpfs {0}; exec {1} worker --name blind --broker '{2}'",
-        q(&hidden),
+        q(&s.join(hide)),
         env!("CARGO_BIN_EXE_treehaul"),
         host.url
     );
@@ -173,15 +183,16 @@ fn a_worker_without_the_target_mounted_takes_no_task_and_says_so() {
         }
     };
     read_until("working");
-    let job = host.copy(&source, &hidden.join("")).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    read_until("mark");
-    assert_eq!(count(&hidden.join("")), 2, "only the job's mark is in the target");
+    let job = host.copy(&source, &target.join("")).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    read_until(&format!("{role} "));
+    assert_eq!(count(&target.join("")), 2, "only the job's mark is in the target");
     let _sighted = host.worker("sighted");
     let output = job.wait_with_output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(0), "{said}");
-    assert!(said.contains("blind"), "the summary names the node that refused: {said}");
-    assert_identical(&source, &hidden);
+    let why = "where the job was submitted";
+    assert!(said.contains("blind") && said.contains(why), "the summary names the node that refused, and why: {said}");
+    assert_identical(&source, &target);
 }
 
 #[test]

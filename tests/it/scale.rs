@@ -50,7 +50,7 @@ fn progress_is_plain_lines_without_a_terminal_and_a_display_on_one() {
         let line = format!("script -qec '{} copy {args}' /dev/null", env!("CARGO_BIN_EXE_treehaul"));
         run(Command::new("bash").args(["-c", &line]).env("TERM", "xterm").stdin(Stdio::null())).stdout
     };
-    let shown = run_in_pty("\"synth://?entries=300000&latency_us=1\" null://");
+    let shown = run_in_pty("\"synth://?entries=300000&latency=1us\" null://");
     assert!(shown.contains("entries/s") && shown.contains('%'), "{shown}");
     let quiet = run_in_pty("-q \"synth://?entries=1000\" null://");
     assert_eq!(quiet.trim(), "", "quiet says nothing when all is well");

@@ -73,6 +73,59 @@ fn a_broker_that_is_not_there_or_refuses_is_exit_4_and_the_password_is_not_shown
 }
 
 #[test]
+fn a_file_beyond_the_limit_on_sizes_fails_and_the_others_are_copied() {
+    let s = Scratch::new();
+    files(&s.join("src"), 5);
+    fs::write(s.join("src/large"), vec![7; 200_000]).unwrap();
+    for direct in ["", "--direct"] {
+        let target = s.join(format!("dst{direct}"));
+        // `ulimit -f` counts in KiB.
+        let line =
+            format!("ulimit -f 64; exec {} copy --json {direct} src {}", env!("CARGO_BIN_EXE_treehaul"), q(&target));
+        let ran = run(Command::new("bash").args(["-c", &line]).env_remove("TREEHAUL_BROKER").current_dir(s.path()));
+        assert_eq!((ran.code, ran.total("failed"), ran.total("files")), (3, 1, 5), "{}{}", ran.stdout, ran.stderr);
+        let failure = &ran.json()["failures"][0];
+        assert_eq!((failure["path"].as_str(), failure["errno"].as_i64()), (Some("large"), Some(libc::EFBIG.into())));
+        assert!(!target.join("large").exists(), "half a file is none");
+    }
+}
+
+#[test]
+fn a_file_under_a_lease_is_copied_when_its_holder_lets_go_and_fails_if_they_do_not() {
+    let s = Scratch::new();
+    files(&s.join("src"), 3);
+    // Says when it has the lease; gives it back when it is asked to, or does not.
+    let holder = "import fcntl, os, signal, sys, time
+fd = os.open(sys.argv[1], os.O_RDWR)
+def asked(number, frame):
+    if sys.argv[2] == 'polite':
+        time.sleep(0.2)
+        fcntl.fcntl(fd, 1024, fcntl.F_UNLCK)
+signal.signal(signal.SIGIO, asked)
+fcntl.fcntl(fd, 1024, fcntl.F_WRLCK)
+print('held', flush=True)
+while True: signal.pause()";
+    for (manners, code) in [("polite", 0), ("stubborn", 3)] {
+        let mut held = Command::new("python3");
+        held.args(["-c", holder]).arg(s.join("src/f1")).arg(manners).stdout(std::process::Stdio::piped());
+        let mut held = held.spawn().unwrap();
+        let mut line = String::new();
+        std::io::BufRead::read_line(&mut std::io::BufReader::new(held.stdout.take().unwrap()), &mut line).unwrap();
+        assert_eq!(line, "held\n");
+        let ran = copy([s.join("src"), s.join(manners)]);
+        held.kill().unwrap();
+        held.wait().unwrap();
+        assert_eq!(
+            (ran.code, ran.total("files")),
+            (code, if code == 0 { 3 } else { 2 }),
+            "{}{}",
+            ran.stdout,
+            ran.stderr
+        );
+    }
+}
+
+#[test]
 fn one_bad_entry_does_not_cost_another() {
     assert_root();
     for (inject, operation) in [

@@ -113,7 +113,7 @@ impl Accounts {
             return counted;
         }
         if is_newest {
-            self.running.sub(&from.in_progress);
+            self.running.take_back(&from.in_progress);
             self.running.add(&in_progress);
             from.in_progress = in_progress;
         }
@@ -216,7 +216,7 @@ impl Accounts {
     fn discard(&mut self, attempt: Attempt, done: &Done) {
         let id = self.group_of(attempt);
         let group = self.groups.remove(&id).unwrap_or_default();
-        self.pending.sub(&group.report.totals);
+        self.pending.take_back(&group.report.totals);
         for attempt in &group.attempts {
             if let Some(node) = self.nodes.get_mut(attempt) {
                 node.group = VOID;
@@ -229,7 +229,7 @@ impl Accounts {
     fn count(&mut self, attempt: Attempt, done: Done, counted: &mut Report) {
         let node = self.nodes.get(&attempt);
         let mut group = node.and_then(|node| self.groups.remove(&node.group)).unwrap_or_default();
-        self.pending.sub(&group.report.totals);
+        self.pending.take_back(&group.report.totals);
         group.attempts.insert(attempt);
         for (session, tag) in group.attempts {
             self.nodes.remove(&(session, tag));

@@ -269,6 +269,6 @@ pub(super) fn bury_task(held: Held, reason: &str) {
 fn failed(directory: &[u8], message: String) -> Report {
     let mut report = Report::default();
     report.totals.failed = 1;
-    report.failures.push(Failure { path: directory.to_vec(), operation: Operation::Run, errno: None, message });
+    report.failures.push(Failure::new(directory.to_vec(), Operation::Run, None, message));
     report
 }

@@ -199,7 +199,7 @@ impl Run {
         let mut books = self.books();
         let mut in_progress = books.in_progress;
         for settled in &books.settled {
-            in_progress.sub(&settled.report.totals);
+            in_progress.take_back(&settled.report.totals);
         }
         let taken = std::mem::take(&mut *books);
         books.in_progress = in_progress;

@@ -226,12 +226,7 @@ mod tests {
 
     #[test]
     fn what_is_told_is_cut_and_stays_whole() {
-        let failure = |n: usize| Failure {
-            path: vec![b'x'; 100_000 + n],
-            operation: Operation::Run,
-            errno: None,
-            message: String::new(),
-        };
+        let failure = |n: usize| Failure::new(vec![b'x'; 100_000 + n], Operation::Run, None, String::new());
         let report = |n| Report { failures: vec![failure(n)], ..Report::default() };
         let parts: Vec<Part> = (0..40).map(|n| Part { attempt: n as u64, report: report(n) }).collect();
         let origin = Origin { session: 1, number: 1, attempt: 1 };

@@ -9,7 +9,7 @@ use super::super::{
     Class, Dir, Edit, Filesystem, FsError, Made, New, NewEntry, Result, SourceFile, Traits, Usage, Xattrs, aside,
 };
 use super::ghost::{GHOST_INO, absent, attributes};
-use crate::model::{Finding, Kind, Metadata, Operation, RelPath, Timestamp, task::Entry};
+use crate::model::{Finding, Kind, Metadata, Operation, RelPath, RootIdentity, Timestamp, task::Entry};
 use std::any::Any;
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -56,6 +56,10 @@ impl Filesystem for DryFs {
     fn open_dir(&self, path: &RelPath) -> Result<Box<dyn Dir>> {
         let inner = real(self.0.as_ref().map(|fs| fs.open_dir(path)))?;
         Ok(Box::new(DryDir { inner, path: path.clone(), traits: self.traits() }))
+    }
+
+    fn identity(&self) -> Result<RootIdentity> {
+        self.0.as_ref().map_or_else(|| Ok(RootIdentity::default()), |fs| fs.identity())
     }
 
     fn usage(&self) -> Option<Usage> {

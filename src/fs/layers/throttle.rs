@@ -7,7 +7,7 @@ use super::super::{
     Dir, Edit, Filesystem, Locked, Made, New, NewEntry, PartFile, Result, SourceFile, Traits, Usage, Xattrs, contents,
 };
 use super::Limiter;
-use crate::model::{Metadata, RelPath, Timestamp, task::Entry};
+use crate::model::{Metadata, RelPath, RootIdentity, Timestamp, task::Entry};
 use std::any::Any;
 use std::cell::Cell;
 use std::ops::Range;
@@ -86,8 +86,17 @@ impl Filesystem for ThrottledFs {
         Ok(self.brake.dir(self.inner.open_dir(path)?))
     }
 
+    fn identity(&self) -> Result<RootIdentity> {
+        self.inner.identity()
+    }
+
     fn usage(&self) -> Option<Usage> {
         self.inner.usage()
+    }
+
+    fn bytes_per_second(&self) -> Option<u64> {
+        let own = self.brake.0.iter().filter_map(|limiter| limiter.limits().bytes_per_second);
+        own.chain(self.inner.bytes_per_second()).min()
     }
 }
 

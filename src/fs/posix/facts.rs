@@ -4,6 +4,7 @@ use super::super::{FsError, RootError};
 use super::probe::usual_granularity_ns;
 use super::xattr::ACL_ACCESS;
 use super::{DIRECTORY, sys, with_noatime};
+use crate::model::root::filesystem_name;
 use crate::model::{Operation, Timestamp};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, RawDir, StatVfsMountFlags};
 use rustix::io::Errno;
@@ -11,33 +12,6 @@ use std::ffi::OsStr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 
-/// Magic numbers of filesystems (`linux/magic.h`, and those of the filesystems' own sources).
-const NAMES: [(u64, &str); 24] = [
-    (0xef53, "ext2/3/4"),
-    (0x5846_5342, "xfs"),
-    (0x9123_683e, "btrfs"),
-    (0x0102_1994, "tmpfs"),
-    (0x8584_58f6, "ramfs"),
-    (0x6969, "nfs"),
-    (0x0bd0_0bd0, "lustre"),
-    (0x6573_5546, "fuse"),
-    (0x4d44, "vfat"),
-    (0x2011_bab0, "exfat"),
-    (0xff53_4d42, "cifs"),
-    (0xfe53_4d42, "smb2"),
-    (0x5346_544e, "ntfs"),
-    (0x7366_746e, "ntfs3"),
-    (0x794c_7630, "overlay"),
-    (0x2fc1_2fc1, "zfs"),
-    (0x4750_4653, "gpfs"),
-    (0x1983_0326, "beegfs"),
-    (0x00c3_6400, "ceph"),
-    (0xf2f5_2010, "f2fs"),
-    (0x0102_1997, "9p"),
-    (0x482b, "hfsplus"),
-    (0x7371_7368, "squashfs"),
-    (0xe0f5_e1e2, "erofs"),
-];
 /// Filesystems whose names do not tell case apart unless they were told to.
 const CASELESS: [u64; 6] = [0x4d44, 0x2011_bab0, 0xff53_4d42, 0xfe53_4d42, 0x482b, 0x5346_544e];
 /// Filesystems where an inode has one name.
@@ -114,9 +88,8 @@ fn of_descriptor(fd: &OwnedFd) -> rustix::io::Result<Facts> {
     let magic = rustix::fs::fstatfs(fd)?.f_type as u64 & 0xffff_ffff;
     let own = rustix::fs::fstat(fd)?;
     let above = rustix::fs::statat(fd, "..", AtFlags::SYMLINK_NOFOLLOW)?;
-    let name = NAMES.iter().find(|(m, _)| *m == magic).map_or_else(|| format!("type {magic:#x}"), |(_, n)| (*n).into());
     Ok(Facts {
-        filesystem: name,
+        filesystem: filesystem_name(magic),
         read_only: vfs.f_flag.contains(StatVfsMountFlags::RDONLY),
         whole: own.st_dev != above.st_dev || own.st_ino == above.st_ino,
         used_bytes: vfs.f_blocks.saturating_sub(vfs.f_bfree).saturating_mul(vfs.f_frsize),

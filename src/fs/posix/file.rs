@@ -8,6 +8,7 @@ use rustix::fs::{Advice, AtFlags, Mode, OFlags, SeekFrom};
 use rustix::io::Errno;
 use std::num::NonZeroU64;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
 
 /// Without following, without waiting for a fifo's writer, without becoming a terminal's owner.
 const READ: OFlags = OFlags::RDONLY
@@ -17,6 +18,10 @@ const READ: OFlags = OFlags::RDONLY
     .union(OFlags::NOATIME)
     .union(OFlags::CLOEXEC);
 
+/// Waits between tries to open a file that somebody has a lease on, two seconds together. Most holders let go within
+/// milliseconds; one that does not may keep it for as long as `/proc/sys/fs/lease-break-time` says.
+const LEASE_PAUSES_MS: [u64; 8] = [5, 20, 75, 150, 250, 500, 500, 500];
+
 pub(super) struct PosixFile {
     fd: OwnedFd,
     at_open: Metadata,
@@ -24,7 +29,7 @@ pub(super) struct PosixFile {
 
 impl PosixFile {
     pub(super) fn open(at: BorrowedFd<'_>, name: &[u8]) -> Result<Self> {
-        let open = |flags| rustix::fs::openat(at, name, flags, Mode::empty());
+        let open = |flags| patiently(|| rustix::fs::openat(at, name, flags, Mode::empty()));
         let fd = with_noatime(open, READ).map_err(|e| {
             // A socket, or a device without a driver: it is not a file.
             FsError::new(Operation::Open, if e == Errno::NXIO { Errno::LOOP } else { e })
@@ -34,6 +39,18 @@ impl PosixFile {
             return Err(FsError::new(Operation::Open, Errno::LOOP));
         }
         Ok(PosixFile { fd, at_open })
+    }
+}
+
+/// Opens again while somebody has a lease on the file (a Samba oplock, an NFS delegation): the first try, which does
+/// not wait, has the kernel ask for it back (fcntl(2), Leases).
+fn patiently(open: impl Fn() -> rustix::io::Result<OwnedFd>) -> rustix::io::Result<OwnedFd> {
+    let mut pauses = LEASE_PAUSES_MS.into_iter().map(Duration::from_millis);
+    loop {
+        match (open(), pauses.next()) {
+            (Err(Errno::WOULDBLOCK), Some(pause)) => std::thread::sleep(pause),
+            (opened, _) => return opened,
+        }
     }
 }
 

@@ -8,6 +8,7 @@ mod dir;
 mod edit;
 mod facts;
 mod file;
+mod identity;
 mod mounts;
 mod new;
 mod overlap;
@@ -20,12 +21,12 @@ mod xattr;
 
 pub use facts::{Facts, facts, is_empty};
 pub use overlap::{RootKind, ancestors, check_roots, kind_of};
-pub use sys::be_nice;
+pub use sys::{be_nice, outlive_file_limits};
 pub use trial::{Outcome, Trials, Tried, Weight, try_out};
 
 use self::dir::PosixDir;
 use super::{Dir, Filesystem, FsError, Options, Result, RootError, Side, Traits, Usage};
-use crate::model::{JobId, Operation, RelPath};
+use crate::model::{JobId, Operation, RelPath, RootIdentity};
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 use std::ffi::OsStr;
@@ -120,6 +121,10 @@ impl Filesystem for PosixFs {
             None => open_child(self.root.as_fd(), b".").map_err(fail)?,
         };
         Ok(Box::new(PosixDir::new(fd, Arc::clone(&self.shared))))
+    }
+
+    fn identity(&self) -> Result<RootIdentity> {
+        identity::of(self.root.as_fd())
     }
 
     fn usage(&self) -> Option<Usage> {

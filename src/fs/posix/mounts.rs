@@ -19,6 +19,21 @@ fn is_any_in(mountinfo: &[u8], path: &[u8]) -> bool {
     mounts.map(unescaped).any(|mount| mount.strip_prefix(path).is_some_and(|rest| rest.is_empty() || rest[0] == b'/'))
 }
 
+/// What is mounted where a descriptor lies, as `/proc/self/mountinfo` calls it: a device, or a server and its export.
+/// None where the mount is not to be seen from here.
+pub(super) fn device_of(fd: BorrowedFd<'_>) -> io::Result<Option<Vec<u8>>> {
+    let own = std::fs::read(format!("/proc/self/fdinfo/{}", fd.as_raw_fd()))?;
+    let id = own.split(|b| *b == b'\n').find_map(|line| line.strip_prefix(b"mnt_id:")).unwrap_or_default();
+    Ok(device_in(&std::fs::read("/proc/self/mountinfo")?, id.trim_ascii()))
+}
+
+fn device_in(mountinfo: &[u8], id: &[u8]) -> Option<Vec<u8>> {
+    let line = mountinfo.split(|b| *b == b'\n').find(|line| line.split(|b| *b == b' ').next() == Some(id))?;
+    // Optional fields, then a dash, the type of the filesystem, what is mounted, and its options.
+    let mut fields = line.split(|b| *b == b' ').skip(6).skip_while(|field| *field != b"-");
+    fields.nth(2).map(unescaped)
+}
+
 /// Spaces, tabs, newlines and backslashes stand there as `\040` and so on.
 fn unescaped(field: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(field.len());
@@ -42,6 +57,16 @@ fn unescaped(field: &[u8]) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_device_of_a_mount_is_found_behind_any_number_of_optional_fields() {
+        let table =
+            b"36 35 98:0 / /mnt rw - ext4 /dev/x rw\n37 36 0:40 / /a rw shared:1 master:2 - nfs4 s:/a\\040b rw\n";
+        let device = |id: &[u8]| device_in(table, id);
+        assert_eq!(device(b"36").as_deref(), Some(&b"/dev/x"[..]));
+        assert_eq!(device(b"37").as_deref(), Some(&b"s:/a b"[..]));
+        assert_eq!((device(b"3"), device(b"")), (None, None));
+    }
 
     #[test]
     fn mounts_at_and_below_a_path_are_found_and_others_are_not() {

@@ -131,6 +131,18 @@ pub fn be_nice() -> io::Result<()> {
     set(IDLE).or_else(|_| set(BEST_EFFORT_LAST)).map(drop)
 }
 
+/// Has a write beyond the limit on a file's size (`ulimit -f`) answered with `EFBIG` instead of killing the process.
+///
+/// # Errors
+/// The system's.
+pub fn outlive_file_limits() -> io::Result<()> {
+    // SAFETY: no handler is installed that could run; the signal is ignored from now on.
+    match unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) } {
+        libc::SIG_ERR => Err(io::Error::last_os_error()),
+        _ => Ok(()),
+    }
+}
+
 /// `struct fsxattr` of `FS_IOC_FSGETXATTR` (linux/fs.h).
 #[repr(C)]
 #[derive(Default)]

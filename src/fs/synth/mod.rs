@@ -11,7 +11,7 @@
 //! | `depth` | `64` | directories so far below the root hold only files, however many are left; `0` is one directory |
 //! | `size` | `0-2048` | bytes in a file: a number or a range; the default keeps a file's bytes cheaper than its entry |
 //! | `sizes` | `uniform` | how a range of sizes is drawn from: `uniform`, or `log`: every power of two is as likely as the others |
-//! | `latency_us` | `0` | each operation sleeps so many microseconds, as a round trip to a server would; listing does so every 1024 entries |
+//! | `latency` | `0` | each operation waits so long, as for a server that is asked: `2ms`, `500us`, `1s`; a listing does so every 128 entries |
 //!
 //! Entries are called `d0`, `d1` ... and `f0`, `f1` ... Files have mode 0644 or 0755, directories 0755; owners, times
 //! and contents vary. There are no symlinks, no hard links, no holes and no extended attributes.
@@ -23,11 +23,12 @@ mod contents;
 mod tree;
 mod url;
 
+use super::latency::round_trip;
 use super::{
     Dir, Edit, Filesystem, FsError, Made, New, NewEntry, Options, Result, RootError, Side, SourceFile, Traits, Usage,
     Xattrs,
 };
-use crate::model::{Kind, Metadata, Operation, RelPath, task::Entry};
+use crate::model::{Kind, Metadata, Operation, RelPath, RootIdentity, task::Entry};
 use contents::Contents;
 use std::any::Any;
 use std::sync::Arc;
@@ -35,7 +36,7 @@ use std::time::Duration;
 use tree::{Node, Split, Tree};
 
 /// Entries that one round trip of a listing brings, where there is a latency.
-const ENTRIES_PER_ROUND_TRIP: u64 = 1024;
+const ENTRIES_PER_ROUND_TRIP: u64 = 128;
 /// Longest name: a letter and the 20 digits of a `u64`.
 const NAME_BYTES: usize = 21;
 
@@ -71,6 +72,13 @@ impl Filesystem for Synth {
         Ok(open_node(&self.0, node))
     }
 
+    /// Equal trees are equal roots, however their URLs are written.
+    fn identity(&self) -> Result<RootIdentity> {
+        let tree = url::Spec { latency: Duration::ZERO, ..self.0.spec.clone() };
+        let ino = xxhash_rust::xxh3::xxh3_64(format!("{tree:?}").as_bytes());
+        Ok(RootIdentity { ino, device: b"synth://".to_vec(), ..RootIdentity::default() })
+    }
+
     /// Entries are exact, the root among them; bytes are what the distribution leads to expect.
     fn usage(&self) -> Option<Usage> {
         let spec = &self.0.spec;
@@ -97,7 +105,7 @@ enum Child {
 }
 
 fn open_node(tree: &Arc<Tree>, node: Node) -> Box<dyn Dir> {
-    round_trip(tree.spec.latency_us);
+    round_trip(tree.spec.latency);
     Box::new(SynthDir { tree: Arc::clone(tree), node, split: tree.split(node) })
 }
 
@@ -166,18 +174,6 @@ impl Name {
     }
 }
 
-fn round_trip(latency_us: u64) {
-    if latency_us > 0 {
-        sleep(Duration::from_micros(latency_us));
-    }
-}
-
-/// Calls of this port block, and blocking is what a latency is.
-#[cold]
-fn sleep(time: Duration) {
-    std::thread::sleep(time);
-}
-
 fn error(operation: Operation, errno: i32) -> FsError {
     FsError { operation, errno }
 }
@@ -201,7 +197,7 @@ impl Dir for SynthDir {
         let mut listed = 0;
         let mut trip = || {
             if listed % ENTRIES_PER_ROUND_TRIP == 0 {
-                round_trip(self.tree.spec.latency_us);
+                round_trip(self.tree.spec.latency);
             }
             listed += 1;
         };
@@ -223,7 +219,7 @@ impl Dir for SynthDir {
     }
 
     fn stat(&self, name: &[u8]) -> Result<Metadata> {
-        round_trip(self.tree.spec.latency_us);
+        round_trip(self.tree.spec.latency);
         match self.child(name) {
             Some(Child::File(number)) => Ok(self.tree.file_metadata(number)),
             Some(Child::Dir(node)) => Ok(self.tree.dir_metadata(node)),
@@ -237,12 +233,12 @@ impl Dir for SynthDir {
     }
 
     fn open_file(&self, name: &[u8]) -> Result<Box<dyn SourceFile>> {
-        let latency_us = self.tree.spec.latency_us;
-        round_trip(latency_us);
+        let latency = self.tree.spec.latency;
+        round_trip(latency);
         match self.child(name) {
             Some(Child::File(number)) => {
                 let contents = Contents::new(self.tree.contents_key(number));
-                Ok(Box::new(SynthFile { metadata: self.tree.file_metadata(number), contents, latency_us }))
+                Ok(Box::new(SynthFile { metadata: self.tree.file_metadata(number), contents, latency }))
             }
             Some(Child::Dir(_)) => Err(error(Operation::Open, libc::ELOOP)),
             None => Err(error(Operation::Open, libc::ENOENT)),
@@ -317,7 +313,7 @@ impl Dir for SynthDir {
 struct SynthFile {
     metadata: Metadata,
     contents: Contents,
-    latency_us: u64,
+    latency: Duration,
 }
 
 impl SourceFile for SynthFile {
@@ -326,7 +322,7 @@ impl SourceFile for SynthFile {
     }
 
     fn metadata(&self) -> Result<Metadata> {
-        round_trip(self.latency_us);
+        round_trip(self.latency);
         Ok(self.metadata)
     }
 
@@ -339,7 +335,7 @@ impl SourceFile for SynthFile {
     }
 
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<usize> {
-        round_trip(self.latency_us);
+        round_trip(self.latency);
         let left = self.metadata.size.saturating_sub(offset);
         let len = usize::try_from(left).map_or(buf.len(), |left| left.min(buf.len()));
         self.contents.fill(offset, &mut buf[..len]);
@@ -382,8 +378,7 @@ mod tests {
 
     #[test]
     fn a_latency_is_felt_once_an_operation() {
-        let fs =
-            open(b"?entries=10&depth=0&latency_us=20000", Side::Source, &Options { job: JobId::random() }).unwrap();
+        let fs = open(b"?entries=10&depth=0&latency=20ms", Side::Source, &Options { job: JobId::random() }).unwrap();
         let start = std::time::Instant::now();
         let dir = fs.open_dir(&RelPath::root()).unwrap();
         dir.stat(b"f0").unwrap();

@@ -1,7 +1,8 @@
 //! The keys of a `synth://` URL, read strictly.
 
-use crate::fs::RootError;
+use crate::fs::{RootError, latency};
 use crate::model::escaped;
+use std::time::Duration;
 
 /// Most entries of a tree; numbers and sums stay far from overflow.
 pub const MAX_ENTRIES: u64 = 1_000_000_000_000_000;
@@ -9,8 +10,6 @@ pub const MAX_ENTRIES: u64 = 1_000_000_000_000_000;
 pub const MAX_SIZE_BYTES: u64 = i64::MAX as u64;
 /// Deepest tree. 10 000 components of at most 17 bytes stay below the longest accepted path (1 MiB).
 pub const MAX_DEPTH: u32 = 10_000;
-/// Longest latency, in microseconds: a minute.
-pub const MAX_LATENCY_US: u64 = 60_000_000;
 
 /// From `min` to `max`, both included.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,8 +44,8 @@ pub struct Spec {
     pub size: Range,
     /// Are all orders of magnitude of size equally likely?
     pub log: bool,
-    /// What each operation takes at least, in microseconds.
-    pub latency_us: u64,
+    /// What each operation takes at least.
+    pub latency: Duration,
 }
 
 impl Default for Spec {
@@ -59,7 +58,7 @@ impl Default for Spec {
             depth: 64,
             size: Range { min: 0, max: 2048 },
             log: false,
-            latency_us: 0,
+            latency: Duration::ZERO,
         }
     }
 }
@@ -82,7 +81,7 @@ const KEYS: &[(&str, Take)] = &[
         }
         _ => Err("expected 'uniform' or 'log'".to_owned()),
     }),
-    ("latency_us", |s, v| number(v, MAX_LATENCY_US).map(|n| s.latency_us = n)),
+    ("latency", |s, v| latency::parse(v).map(|latency| s.latency = latency)),
 ];
 
 /// Reads what stands after `synth://`.
@@ -162,9 +161,18 @@ mod tests {
 
     #[test]
     fn every_key_is_taken() {
-        let all = b"?entries=5&seed=18446744073709551615&files=1-2&dirs=3&depth=4&size=0-9&sizes=log&latency_us=7";
+        let all = b"?entries=5&seed=18446744073709551615&files=1-2&dirs=3&depth=4&size=0-9&sizes=log&latency=7us";
         let (files, dirs, size) = (Range { min: 1, max: 2 }, Range { min: 3, max: 3 }, Range { min: 0, max: 9 });
-        let want = Spec { entries: 5, seed: u64::MAX, files, dirs, depth: 4, size, log: true, latency_us: 7 };
+        let want = Spec {
+            entries: 5,
+            seed: u64::MAX,
+            files,
+            dirs,
+            depth: 4,
+            size,
+            log: true,
+            latency: Duration::from_micros(7),
+        };
         assert_eq!(parse(all), Ok(want));
         assert_eq!(parse(b""), Ok(Spec::default()));
     }
@@ -173,7 +181,8 @@ mod tests {
     fn what_is_wrong_is_named_with_the_way_out() {
         for (url, word) in [
             ("?entrys=1", "unknown key 'entrys': did you mean 'entries'?"),
-            ("?latency=1", "did you mean 'latency_us'?"),
+            ("?latencies=1", "did you mean 'latency'?"),
+            ("?latency=1", "'1' is no time from 0 to 60s"),
             ("?seed", "'seed' has no value"),
             ("?seed=1&seed=2", "key 'seed' is given twice"),
             ("?entries=1e6", "'entries=1e6': '1e6' is not a whole number from 0 to 1000000000000000"),

@@ -6,7 +6,7 @@ use super::{CopyPass, Pair, Trouble};
 use crate::broker::Stopped;
 use crate::fs::{Class, Dir, FsError, Made, New, SourceFile, Xattrs};
 use crate::model::task::{Entries, Entry, tag};
-use crate::model::{Kind, Metadata, Operation, RelPath, Report, Task, Timestamp, Totals};
+use crate::model::{Kind, Metadata, Operation, Phase, RelPath, Report, Task, Timestamp, Totals};
 use crate::pass::Run;
 use std::cell::{Cell, RefCell};
 use xxhash_rust::xxh3::Xxh3;
@@ -112,14 +112,17 @@ impl CopyPass {
             && bits & tag::ALL == 0
             && !run.redelivered
         {
-            let Some(changed) = self.changed_since(dir, entries, since, run)? else { return Ok(()) };
+            let Some(changed) = self.changed_since(dir, entries, bits, since, run)? else { return Ok(()) };
             return self.batch(dir, &changed, bits | tag::ALL, run);
         }
         let pair = match self.open_pair(dir) {
             Ok(pair) => pair,
             Err(trouble) => return entries.iter().try_for_each(|e| self.fail(dir.display_join(e.name), trouble, run)),
         };
-        let changed = self.batch_in(&pair, entries, fresh && !run.redelivered, &RefCell::new(&mut *run))?;
+        let fresh_now = fresh && !run.redelivered;
+        // Whoever gets the rest compares it in full, as it is done here.
+        let rest_bits = (bits & !tag::FRESH) | tag::ALL | if fresh_now { tag::FRESH } else { 0 };
+        let changed = self.batch_in(&pair, entries, rest_bits, &RefCell::new(&mut *run))?;
         self.finish_later(dir, changed && !fresh, run)
     }
 
@@ -128,6 +131,7 @@ impl CopyPass {
         &self,
         dir: &RelPath,
         entries: &Entries,
+        bits: u8,
         since: Timestamp,
         run: &mut Run<'_>,
     ) -> Result<Option<Entries>, Stopped> {
@@ -141,7 +145,11 @@ impl CopyPass {
             }
         };
         let mut changed = Entries::default();
-        for entry in entries.iter() {
+        for (i, entry) in entries.iter().enumerate() {
+            if i > 0 && run.turn.is_over() {
+                run.ticket.post(Task::Batch { dir: dir.clone(), entries: entries_from(entries, i), tag: bits })?;
+                break;
+            }
             let metadata = match entry.metadata {
                 Some(m) => Ok(m),
                 None => source.stat(entry.name),
@@ -176,9 +184,10 @@ impl CopyPass {
         &self,
         pair: &Pair,
         entries: &Entries,
-        fresh: bool,
+        rest_bits: u8,
         run: &RefCell<&mut Run<'_>>,
     ) -> Result<bool, Stopped> {
+        let fresh = rest_bits & tag::FRESH != 0;
         let mut changed = false;
         let next = Cell::new(0);
         let shared = Cell::new(false);
@@ -186,21 +195,17 @@ impl CopyPass {
             if shared.replace(true) || next.get() >= entries.len() {
                 return Ok(());
             }
-            let mut rest = Entries::default();
-            for e in entries.iter().skip(next.get()) {
-                let _ = rest.push(&e); // was checked when it got here
-            }
-            run.borrow_mut().ticket.post(Task::Batch {
-                dir: pair.path.clone(),
-                entries: rest,
-                tag: if fresh { tag::FRESH } else { 0 },
-            })
+            let rest = entries_from(entries, next.get());
+            run.borrow_mut().ticket.post(Task::Batch { dir: pair.path.clone(), entries: rest, tag: rest_bits })
         };
         for (i, e) in entries.iter().enumerate() {
             next.set(i + 1);
             let names = Names { source: e.name, target: e.name };
             let job = Job { pair, names, fresh, run, alone: false, share: &share };
             changed |= self.work_on(&job, &e)?;
+            if run.borrow().turn.is_over() {
+                share()?;
+            }
             if shared.get() {
                 break;
             }
@@ -241,6 +246,7 @@ impl CopyPass {
     fn work_on(&self, job: &Job<'_, '_, '_>, entry: &Entry<'_>) -> Result<bool, Stopped> {
         let mut retries = 0;
         let mut entry = *entry;
+        let before = job.run.borrow_mut().begin();
         let path = || job.pair.path.display_join(job.names.source);
         loop {
             match self.try_entry(job, &entry) {
@@ -257,7 +263,9 @@ impl CopyPass {
                     retries += 1;
                 }
                 Err(End::Trouble(trouble)) => {
-                    self.fail(path(), trouble, &mut job.run.borrow_mut())?;
+                    let mut run = job.run.borrow_mut();
+                    let counted = run.since(&before);
+                    self.fail_in(Phase::Walk, path(), trouble, counted, &mut run)?;
                     return Ok(true);
                 }
             }
@@ -528,7 +536,7 @@ impl CopyPass {
             untold.set(untold.get() + n);
             if untold.get() >= TELL_BYTES {
                 let totals = Totals { bytes_copied: untold.take(), ..Totals::default() };
-                job.run.borrow_mut().ticket.report(Report { totals, ..Report::default() });
+                job.run.borrow_mut().tell(Report { totals, ..Report::default() });
             }
         };
         let filled = new.fill_from(file, self.policy.holes, &written);
@@ -540,6 +548,15 @@ impl CopyPass {
     pub(super) fn xattrs_of(&self, dir: &dyn Dir, name: &[u8]) -> Result<Xattrs, FsError> {
         if reads_xattrs(&self.policy) { dir.xattrs(name) } else { Ok(Xattrs::new()) }
     }
+}
+
+/// The entries from the `first` on.
+fn entries_from(entries: &Entries, first: usize) -> Entries {
+    let mut left = Entries::default();
+    for entry in entries.iter().skip(first) {
+        let _ = left.push(&entry); // was checked when it got here
+    }
+    left
 }
 
 /// Attributes with a modification time that no later pass takes for the source's: two seconds back, which the

@@ -1,29 +1,43 @@
 //! Directories' own attributes, once nothing is put into them any more.
 
 use super::attributes::{self, Have, Wanted, apply};
+use super::walk::count_directory;
 use super::{CopyPass, Trouble, failure};
 use crate::broker::Stopped;
 use crate::fs::{Dir, FsError};
 use crate::model::task::{Names, tag};
-use crate::model::{Kind, Operation, RelPath, Report, Totals};
-use crate::pass::Run;
+use crate::model::{Kind, Operation, Phase, RelPath, Report, Task, Totals};
+use crate::pass::{Run, names_from};
 
 impl CopyPass {
     /// Finishes sibling directories. Source attributes are read now: the walk may have been hours ago.
-    pub(super) fn finish(&self, parent: &RelPath, names: &Names, run: &mut Run<'_>) -> Result<(), Stopped> {
+    pub(in crate::pass) fn finish(&self, parent: &RelPath, names: &Names, run: &mut Run<'_>) -> Result<(), Stopped> {
         let pair = match self.open_pair(parent) {
             Ok(pair) => pair,
             Err(trouble) if trouble.is_vanished() => return Ok(()),
-            Err(trouble) => return self.fail(parent.as_bytes().to_vec(), trouble, run),
+            Err(trouble) if names.is_empty() => {
+                return self.fail_in(Phase::Finish, Vec::new(), trouble, Totals::default(), run);
+            }
+            Err(trouble) => {
+                return names.iter().try_for_each(|(bits, name)| {
+                    let phase = phase_of(bits);
+                    self.fail_in(phase, parent.display_join(name), trouble, Totals::default(), run)
+                });
+            }
         };
         if names.is_empty() {
             // The root itself: its attributes come last of all, only working files are looked for here.
             if let Err(e) = self.work.sweep(pair.target.as_ref(), true, &mut run.report.totals) {
-                return self.fail(parent.as_bytes().to_vec(), Trouble::Target(e), run);
+                let path = parent.as_bytes().to_vec();
+                return self.fail_in(Phase::Finish, path, Trouble::Target(e), Totals::default(), run);
             }
             return Ok(());
         }
-        for (bits, name) in names.iter() {
+        for (i, (bits, name)) in names.iter().enumerate() {
+            if i > 0 && run.turn.is_over() {
+                return run.ticket.post(Task::Finish { parent: parent.clone(), names: names_from(names, i) });
+            }
+            let before = run.begin();
             let done = self.finish_one(
                 pair.source.as_ref(),
                 pair.target.as_ref(),
@@ -32,9 +46,15 @@ impl CopyPass {
                 &mut run.report.totals,
             );
             match done {
-                Ok(()) => {}
-                Err(trouble) if trouble.is_vanished() => {}
-                Err(trouble) => self.fail(parent.display_join(name), trouble, run)?,
+                Ok(changed) if bits & tag::UNCOUNTED != 0 => count_directory(false, changed, run),
+                Ok(_) => {}
+                Err(trouble) if trouble.is_vanished() => {
+                    run.report.totals.vanished += u64::from(bits & tag::UNCOUNTED != 0);
+                }
+                Err(trouble) => {
+                    let counted = run.since(&before);
+                    self.fail_in(phase_of(bits), parent.display_join(name), trouble, counted, run)?;
+                }
             }
         }
         Ok(())
@@ -47,15 +67,15 @@ impl CopyPass {
         name: &[u8],
         sweep: bool,
         totals: &mut Totals,
-    ) -> Result<(), Trouble> {
+    ) -> Result<bool, Trouble> {
         if sweep && source.stat(name).map_err(Trouble::Source)?.kind == Kind::Directory {
             let dir = target.open_dir(name).map_err(Trouble::Target)?;
             self.work.sweep(dir.as_ref(), true, totals).map_err(Trouble::Target)?;
         }
         match self.finish_child(source, target, name, totals) {
             // It became something else: the next pass sees it.
-            Err(trouble) if trouble.error().errno == libc::ENOTDIR => Ok(()),
-            other => other.map(drop),
+            Err(trouble) if trouble.error().errno == libc::ENOTDIR => Ok(false),
+            other => other,
         }
     }
 
@@ -88,10 +108,12 @@ impl CopyPass {
     }
 
     /// The root's attributes: after everything else, the clearing up included.
-    pub(super) fn finish_root(&self, report: &mut Report) {
-        if let Err(trouble) = self.try_finish_root(&mut report.totals) {
-            report.totals.failed += 1;
-            report.failures.push(failure(Vec::new(), trouble.error()));
+    pub(in crate::pass) fn finish_root(&self, report: &mut Report) {
+        let mut totals = Totals::default();
+        let finished = self.try_finish_root(&mut totals);
+        report.totals.add(&totals);
+        if let Err(trouble) = finished {
+            report.fail(failure(Vec::new(), trouble.error()), Phase::Finish, totals);
         }
     }
 
@@ -107,4 +129,9 @@ impl CopyPass {
         let want = Wanted { metadata: &wanted, xattrs: &xattrs };
         apply(edit.as_ref(), &want, &have, &self.policy, &self.target, totals)
     }
+}
+
+/// Has a directory been counted by the walk, before it is finished?
+fn phase_of(bits: u8) -> Phase {
+    if bits & tag::UNCOUNTED != 0 { Phase::Dress } else { Phase::Finish }
 }

@@ -21,7 +21,7 @@ use crate::broker::Stopped;
 use crate::fs::{Class, Dir, FsError, Made, Traits};
 use crate::model::filter::Matcher;
 use crate::model::task::{Names, tag};
-use crate::model::{Failure, JobSpec, Operation, Policy, RelPath, Report, Task, Totals, escaped};
+use crate::model::{Failure, JobSpec, Operation, Phase, Policy, RelPath, Report, Task, Totals, escaped};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 /// So many entries in a row must fail for want of space, with nothing written between, before the target
@@ -143,8 +143,7 @@ impl CopyPass {
     pub fn clear_up(&self, report: &mut Report) {
         let parts = self.work.end_parts(self.roots.target.as_ref(), report);
         if let Err(e) = parts.and_then(|()| self.work.remove()) {
-            report.totals.failed += 1;
-            report.failures.push(failure(crate::fs::aside::WORK_DIR.to_vec(), e));
+            report.fail(failure(crate::fs::aside::WORK_DIR.to_vec(), e), Phase::Whole, Totals::default());
         }
     }
 
@@ -173,15 +172,27 @@ impl CopyPass {
         self.finish(&parent, &names, run)
     }
 
-    /// Records what became of an entry that could not be worked on. Ends the job if the target is full for good.
+    /// Records what became of an entry that could not be worked on, and of which nothing is counted but that it was
+    /// found. Ends the job if the target is full for good.
     fn fail(&self, path: Vec<u8>, trouble: Trouble, run: &mut Run<'_>) -> Result<(), Stopped> {
+        self.fail_in(Phase::Walk, path, trouble, Totals::default(), run)
+    }
+
+    /// As [`fail`](Self::fail), of an entry that has `besides` counted something itself.
+    fn fail_in(
+        &self,
+        phase: Phase,
+        path: Vec<u8>,
+        trouble: Trouble,
+        besides: Totals,
+        run: &mut Run<'_>,
+    ) -> Result<(), Stopped> {
         if trouble.is_vanished() {
             run.report.totals.vanished += 1;
             return Ok(());
         }
         let error = trouble.error();
-        run.report.totals.failed += 1;
-        run.report.failures.push(failure(path, error));
+        run.fail(failure(path, error), phase, besides);
         if matches!(trouble, Trouble::Target(_))
             && error.class() == Class::Full
             && error.operation != Operation::SetXattr
@@ -210,7 +221,7 @@ impl CopyPass {
 pub(super) fn failure(path: Vec<u8>, error: FsError) -> Failure {
     let message = crate::fs::errno_text(error.errno);
     tracing::debug!(path = escaped(&path), operation = %error.operation, errno = error.errno, "entry failed");
-    Failure { path, operation: error.operation, errno: Some(error.errno), message }
+    Failure::new(path, error.operation, Some(error.errno), message)
 }
 
 impl Pass for CopyPass {

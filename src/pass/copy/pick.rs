@@ -5,8 +5,8 @@ use super::{CopyPass, Pair, Trouble, reopen_dir};
 use crate::broker::Stopped;
 use crate::fs::{Class, Dir, FsError, Made};
 use crate::model::task::{Entry, Names, tag};
-use crate::model::{Kind, RelPath, Task};
-use crate::pass::Run;
+use crate::model::{Kind, Phase, RelPath, Task, Totals};
+use crate::pass::{Run, names_from};
 
 impl CopyPass {
     /// Routes these entries of a directory of the source, and nothing else of it.
@@ -35,7 +35,12 @@ impl CopyPass {
             }
         };
         let mut out = Outbox::new(dir, tag::ALL, tag::ALL);
-        for (_, name) in names.iter() {
+        for (i, (_, name)) in names.iter().enumerate() {
+            // Where what only the target has goes, all of them have been looked for there already.
+            if i > 0 && self.extras.is_none() && run.turn.is_over() {
+                run.ticket.post(Task::Pick { dir: dir.clone(), names: names_from(names, i) })?;
+                break;
+            }
             let metadata = match pair.source.stat(name) {
                 Ok(m) => m,
                 Err(e) => {
@@ -83,8 +88,7 @@ impl CopyPass {
     /// Somebody named it, so it is missed: unlike an entry that was listed and is gone.
     fn not_there(&self, dir: &RelPath, name: &[u8], e: FsError, run: &mut Run<'_>) -> Result<(), Stopped> {
         run.report.totals.found += 1;
-        run.report.totals.failed += 1;
-        run.report.failures.push(super::failure(dir.display_join(name), e));
+        run.fail(super::failure(dir.display_join(name), e), Phase::Walk, Totals::default());
         Ok(())
     }
 

@@ -5,7 +5,7 @@ use super::{CopyPass, Pair, Trouble, reopen_dir};
 use crate::broker::Stopped;
 use crate::fs::{Dir, FsError, Made, aside};
 use crate::model::task::{Entries, Entry, MAX_TASK_ENTRIES, Names, tag};
-use crate::model::{Kind, Metadata, Operation, Queue, RelPath, Task, Timestamp, check_name};
+use crate::model::{Kind, Metadata, Operation, Phase, Queue, RelPath, Task, Timestamp, Totals, check_name};
 use crate::pass::extras::{Place, SealedNames, SeenNames};
 use crate::pass::{Roots, Run, names_from};
 use std::cell::OnceCell;
@@ -24,6 +24,16 @@ struct Looked {
     empty: bool,
     /// What is in it, where what only the target has goes.
     names: Option<SealedNames>,
+}
+
+/// What went wrong with a directory, and when it is met again.
+#[derive(Debug, Clone, Copy)]
+struct Flaw(Trouble, Phase);
+
+impl From<Trouble> for Flaw {
+    fn from(trouble: Trouble) -> Self {
+        Flaw(trouble, Phase::Walk)
+    }
 }
 
 /// How a directory is gone through.
@@ -134,6 +144,9 @@ impl<'a> Outbox<'a> {
 impl CopyPass {
     /// Lists sibling directories one after the other; what is left goes back when another actor has nothing to do.
     pub(super) fn walk(&self, parent: &RelPath, names: &Names, run: &mut Run<'_>) -> Result<(), Stopped> {
+        if names.is_empty() {
+            run.report.totals.found += 1;
+        }
         let source = match self.roots.source.open_dir(parent) {
             Ok(source) => source,
             Err(e) => return self.walk_failed(parent, names, Trouble::Source(e), run),
@@ -144,7 +157,7 @@ impl CopyPass {
         let parent = Opened { path: parent, source, target: OnceCell::new(), roots: &self.roots };
         let mut finish = Names::default();
         for (i, (bits, name)) in names.iter().enumerate() {
-            if i > 0 && run.ticket.is_hungry(Queue::Dirs) {
+            if i > 0 && (run.ticket.is_hungry(Queue::Dirs) || run.turn.is_over()) {
                 run.ticket.post(Task::Dirs { parent: parent.path.clone(), names: names_from(names, i) })?;
                 break;
             }
@@ -154,7 +167,9 @@ impl CopyPass {
                         let _ = finish.push(if run.redelivered { tag::SWEEP } else { 0 }, name);
                     }
                 }
-                Err(trouble) => self.fail(parent.path.display_join(name), trouble, run)?,
+                Err(Flaw(trouble, phase)) => {
+                    self.fail_in(phase, parent.path.display_join(name), trouble, Totals::default(), run)?;
+                }
             }
         }
         if finish.is_empty() {
@@ -165,13 +180,17 @@ impl CopyPass {
     }
 
     fn walk_root(&self, source: Box<dyn Dir>, run: &mut Run<'_>) -> Result<(), Stopped> {
-        run.report.totals.found += 1;
         let path = RelPath::root();
         let view = View::of(0, run.redelivered);
         match self.roots.target.open_dir(&path) {
             Ok(target) => match self.list(&Pair { path, source, target }, view, run)? {
                 Ok(changed) => count_directory(false, changed, run),
-                Err(trouble) => self.fail(Vec::new(), trouble, run)?,
+                // Its attributes are set last of all.
+                Err(Flaw(trouble, Phase::Dress)) => {
+                    count_directory(false, true, run);
+                    self.fail_in(Phase::Finish, Vec::new(), trouble, Totals::default(), run)?;
+                }
+                Err(Flaw(trouble, _)) => self.fail(Vec::new(), trouble, run)?,
             },
             Err(e) => return self.fail(Vec::new(), Trouble::Target(e), run),
         }
@@ -195,14 +214,12 @@ impl CopyPass {
         name: &[u8],
         bits: u8,
         run: &mut Run<'_>,
-    ) -> Result<Result<bool, Trouble>, Stopped> {
+    ) -> Result<Result<bool, Flaw>, Stopped> {
         let path = match parent.path.join(name) {
             Ok(path) => path,
             Err(_) => {
-                return Ok(Err(Trouble::Source(FsError {
-                    operation: Operation::OpenDirectory,
-                    errno: libc::ENAMETOOLONG,
-                })));
+                let error = FsError { operation: Operation::OpenDirectory, errno: libc::ENAMETOOLONG };
+                return Ok(Err(Trouble::Source(error).into()));
             }
         };
         let source = match parent.source.open_dir(name) {
@@ -214,7 +231,7 @@ impl CopyPass {
                 run.ticket.post(Task::Batch { dir: parent.path.clone(), entries, tag: tag::ALL })?;
                 return Ok(Ok(true));
             }
-            Err(e) => return Ok(Err(Trouble::Source(e))),
+            Err(e) => return Ok(Err(Trouble::Source(e).into())),
         };
         let mut view = View::of(bits, run.redelivered);
         if !view.all
@@ -223,20 +240,20 @@ impl CopyPass {
             // What was mounted since shows in no time.
             view.all = match source.is_mount_point() {
                 Ok(mounted) => mounted,
-                Err(e) => return Ok(Err(Trouble::Source(e))),
+                Err(e) => return Ok(Err(Trouble::Source(e).into())),
             };
             match source.metadata() {
                 Ok(_) if view.all => {}
                 Ok(m) if is_older(&m, since) => return self.list_unchanged(&path, source.as_ref(), &m, run),
                 // Moved here, perhaps: what is in it may be older than its place.
                 Ok(_) => view.all = bits & tag::MOVED != 0,
-                Err(e) => return Ok(Err(Trouble::Source(e))),
+                Err(e) => return Ok(Err(Trouble::Source(e).into())),
             }
         }
         let target = parent.target().and_then(|target| reopen_dir(target, name));
         let (target, made) = match target {
             Ok(opened) => opened,
-            Err(e) => return Ok(Err(Trouble::Target(e))),
+            Err(e) => return Ok(Err(Trouble::Target(e).into())),
         };
         let pair = Pair { path, source, target };
         view.fresh |= made == Made::New;
@@ -255,7 +272,7 @@ impl CopyPass {
         source: &dyn Dir,
         metadata: &Metadata,
         run: &mut Run<'_>,
-    ) -> Result<Result<bool, Trouble>, Stopped> {
+    ) -> Result<Result<bool, Flaw>, Stopped> {
         let listed = match self.is_entered(path, metadata) {
             Ok(true) => {
                 let mut out = Outbox::new(path, 0, 0);
@@ -271,7 +288,7 @@ impl CopyPass {
             Ok(false) => Ok(()),
             Err(e) => Err(e),
         };
-        Ok(listed.map_err(Trouble::Source).map(|()| {
+        Ok(listed.map_err(|e| Trouble::Source(e).into()).map(|()| {
             count_directory(false, false, run);
             false
         }))
@@ -279,17 +296,19 @@ impl CopyPass {
 
     /// Lists one directory and posts what is in it. True if an existing target directory must be finished.
     /// What goes wrong with the directory itself does not keep what is in it from being worked on.
-    fn list(&self, pair: &Pair, view: View, run: &mut Run<'_>) -> Result<Result<bool, Trouble>, Stopped> {
+    fn list(&self, pair: &Pair, view: View, run: &mut Run<'_>) -> Result<Result<bool, Flaw>, Stopped> {
         let source = match self.source_apart(pair) {
             Ok(source) => source,
-            Err(Trouble::Source(e)) if e.errno == libc::EDEADLK => return Ok(Err(Trouble::Source(e))),
+            Err(Trouble::Source(e)) if e.errno == libc::EDEADLK => return Ok(Err(Trouble::Source(e).into())),
             Err(trouble) => return self.list_on(pair, view, Err(trouble), run),
         };
         match self.is_entered(&pair.path, &source) {
             Ok(true) => {}
             Ok(false) if view.fresh => return Ok(Ok(false)),
-            Ok(false) => return Ok(self.look_at_dirs(pair, source, run).map(|looked| looked.changed)),
-            Err(e) => return Ok(Err(Trouble::Source(e))),
+            Ok(false) => {
+                return Ok(self.look_at_dirs(pair, source, run).map(|looked| looked.changed).map_err(Flaw::from));
+            }
+            Err(e) => return Ok(Err(Trouble::Source(e).into())),
         }
         let looked = if view.fresh {
             Ok(Looked { changed: false, empty: true, names: None })
@@ -305,7 +324,7 @@ impl CopyPass {
         view: View,
         looked: Result<Looked, Trouble>,
         run: &mut Run<'_>,
-    ) -> Result<Result<bool, Trouble>, Stopped> {
+    ) -> Result<Result<bool, Flaw>, Stopped> {
         let empty = matches!(looked, Ok(Looked { empty: true, .. }));
         // What is in a directory that changed since the last pass may have been moved here: it is compared in full.
         let child_tag = if view.all { tag::ALL } else { tag::MOVED };
@@ -333,7 +352,9 @@ impl CopyPass {
         }
         // In a directory that was made by its parent's listing, that has seen to its end already.
         let changed = !view.fresh && (out.made_any || out.posted_entries && empty);
-        Ok(listed.map_err(Trouble::Source).and(looked).map(|looked| looked.changed || changed))
+        // What is in it has been seen to, so it is not gone through again.
+        let looked = looked.map_err(|trouble| Flaw(trouble, Phase::Dress));
+        Ok(listed.map_err(|e| Trouble::Source(e).into()).and(looked).map(|looked| looked.changed || changed))
     }
 
     /// Looks at both directories themselves: is the target's in need of attributes, of cleaning?
@@ -469,7 +490,7 @@ fn list_with(
     stopped.map(|()| listed)
 }
 
-fn count_directory(fresh: bool, changed: bool, run: &mut Run<'_>) {
+pub(super) fn count_directory(fresh: bool, changed: bool, run: &mut Run<'_>) {
     let totals = &mut run.report.totals;
     totals.directories += 1;
     *(if fresh {

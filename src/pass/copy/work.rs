@@ -7,7 +7,7 @@
 use super::large::{Claim, Record};
 use crate::fs::aside::{WORK_DIR, job_of, part_of};
 use crate::fs::{Class, Dir, Filesystem, FsError};
-use crate::model::{Failure, JobId, Operation, Report, Totals};
+use crate::model::{Failure, JobId, Operation, Phase, Report, Totals};
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -340,15 +340,15 @@ fn fail_unfinished(
     let why = record.failure().or(unwritten);
     let waiting = record.waiting()?;
     for path in std::iter::once(&claim.path).chain(waiting.iter().map(|(_, path)| path)) {
-        report.totals.failed += 1;
         let path = path.as_bytes().to_vec();
-        report.failures.push(match why {
+        let failure = match why {
             Some(e) => super::failure(path, e),
             None => {
                 let message = "a chunk was not finished, and why could not be noted; run it again".to_owned();
-                Failure { path, operation: Operation::Write, errno: None, message }
+                Failure::new(path, Operation::Write, None, message)
             }
-        });
+        };
+        report.fail(failure, Phase::Walk, Totals::default());
     }
     Ok(())
 }

@@ -5,7 +5,7 @@ use super::{Extras, fail};
 use crate::broker::Stopped;
 use crate::fs::{Class, Dir, FsError};
 use crate::model::task::{Entry, MAX_TASK_ENTRIES, Names, tag};
-use crate::model::{Finding, Kind, Operation, RelPath, Task, check_name};
+use crate::model::{Finding, Kind, Operation, Phase, RelPath, Task, Totals, check_name};
 use crate::pass::Run;
 
 /// Sibling directories in one task: few messages, yet enough tasks to share out.
@@ -119,7 +119,7 @@ impl Extras {
             Ok(true) => {}
             Ok(false) => return Ok(Found::default()),
             Err(e) => {
-                fail(place.path.as_bytes().to_vec(), e, run);
+                fail_shared(place.path, e, run);
                 return Ok(Found::default());
             }
         }
@@ -128,7 +128,7 @@ impl Extras {
         let mut out = Outbox::new(place.path);
         let (met, listed) = self.list(&side, &mut out, counted, run, kept)?;
         if let Err(e) = listed {
-            fail(place.path.as_bytes().to_vec(), e, run);
+            fail_shared(place.path, e, run);
         }
         out.post_all(run)?;
         Ok(Found { working_files: met.working_files })
@@ -221,7 +221,9 @@ impl Extras {
             Ok(Verdict::Gone) => return Ok(true),
             Err(e) => {
                 run.report.totals.found += 1;
-                fail(out.path.display_join(name), e, run);
+                // That it was looked at is counted before.
+                let looked_at = Totals { target_found: 1, ..Totals::default() };
+                run.fail(crate::pass::copy::failure(out.path.display_join(name), e), Phase::Walk, looked_at);
                 return Ok(false);
             }
         };
@@ -292,10 +294,17 @@ impl Extras {
                 Finding { path, what: "would delete".into(), expected: String::new(), found: kind.noun().into() };
             run.report.findings.push(finding);
             if run.report.findings.len() >= TELL_FINDINGS {
-                run.ticket.report(std::mem::take(&mut run.report));
+                let told = std::mem::take(&mut run.report);
+                run.tell(told);
             }
         }
     }
+}
+
+/// A directory that both have, and that is counted as one although the target's cannot be compared.
+fn fail_shared(path: &RelPath, error: FsError, run: &mut Run<'_>) {
+    let counted = Totals { directories: 1, ..Totals::default() };
+    run.fail(crate::pass::copy::failure(path.as_bytes().to_vec(), error), Phase::Walk, counted);
 }
 
 /// What becomes of an entry of the target.

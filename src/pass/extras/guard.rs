@@ -4,7 +4,7 @@
 //! on the word of such a source.
 
 use crate::fs::{Dir, Filesystem, FsError};
-use crate::model::RelPath;
+use crate::model::{RelPath, RootIdentity};
 use crate::pass::OpenError;
 use std::sync::{Mutex, PoisonError};
 
@@ -20,11 +20,15 @@ pub struct SourceGuard {
 }
 
 impl SourceGuard {
-    /// Takes hold of the root.
+    /// Takes hold of the root, which must be the `submitted` one. What is held stays the same filesystem, so that its
+    /// device and inode are enough to look at later.
     ///
     /// # Errors
-    /// [`OpenError::Refused`] if the source is empty and that was not allowed.
-    pub fn open(source: &dyn Filesystem, may_be_empty: bool) -> Result<Self, OpenError> {
+    /// [`OpenError::Refused`] if it is another, or if the source is empty and that was not allowed.
+    pub fn open(source: &dyn Filesystem, submitted: &RootIdentity, may_be_empty: bool) -> Result<Self, OpenError> {
+        if let Some(why) = source.identity()?.differs(submitted) {
+            return Err(OpenError::Refused(format!("the source {why}")));
+        }
         let root = source.open_dir(&RelPath::root())?;
         let m = root.metadata()?;
         let (id, counts_names) = ((m.dev, m.ino), m.nlink > 0);
@@ -87,7 +91,20 @@ mod tests {
     fn guard(at: &Path, may_be_empty: bool) -> Result<SourceGuard, OpenError> {
         let options = Options { job: JobId::random() };
         let source = fs::open(at.as_os_str().as_bytes(), Side::Source, &options).unwrap();
-        SourceGuard::open(source.as_ref(), may_be_empty)
+        let submitted = source.identity().unwrap();
+        SourceGuard::open(source.as_ref(), &submitted, may_be_empty)
+    }
+
+    #[test]
+    fn a_source_that_is_not_the_submitted_one_is_not_even_begun_with() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("a"), "").unwrap();
+        let path = dir.path().as_os_str().as_bytes();
+        let source = fs::open(path, Side::Source, &Options { job: JobId::random() }).unwrap();
+        let mut submitted = source.identity().unwrap();
+        submitted.ino += 1;
+        let refused = SourceGuard::open(source.as_ref(), &submitted, false).err();
+        assert!(matches!(refused, Some(OpenError::Refused(why)) if why.contains("is another directory here")));
     }
 
     #[test]

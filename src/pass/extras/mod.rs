@@ -24,7 +24,7 @@ use super::{OpenError, Roots, Run};
 use crate::broker::Stopped;
 use crate::fs::{Dir, FsError};
 use crate::model::filter::Matcher;
-use crate::model::{DeletePolicy, JobSpec, Kind, MaxDelete, Operation, RelPath, Totals};
+use crate::model::{DeletePolicy, JobSpec, Kind, MaxDelete, Operation, Phase, RelPath, Totals};
 
 /// Finds and removes what only the target has, on one node.
 pub struct Extras {
@@ -44,7 +44,7 @@ impl Extras {
     /// [`OpenError::Refused`]: an empty source, a trash that cannot be used. Nothing was touched then.
     pub fn new(spec: &JobSpec, roots: &Roots, matcher: Matcher) -> Result<Self, OpenError> {
         let policy = spec.policy.delete.clone().unwrap_or_default();
-        let guard = SourceGuard::open(roots.source.as_ref(), policy.allow_empty_source)?;
+        let guard = SourceGuard::open(roots.source.as_ref(), &spec.source_root, policy.allow_empty_source)?;
         let target = roots.target.open_dir(&RelPath::root())?.metadata()?;
         let trash = policy.trash.as_ref().map(|path| Trash::open(path, spec, guard.id(), &target)).transpose()?;
         let (roots, dry_run, target_dev) = (roots.clone(), spec.policy.dry_run, target.dev);
@@ -112,10 +112,9 @@ impl Extras {
     }
 }
 
-/// Records the failure of an entry.
+/// Records the failure of an entry that was found, and of which nothing else is counted.
 fn fail(path: Vec<u8>, error: FsError, run: &mut Run<'_>) {
-    run.report.totals.failed += 1;
-    run.report.failures.push(super::copy::failure(path, error));
+    run.fail(super::copy::failure(path, error), Phase::Walk, Totals::default());
 }
 
 #[cfg(test)]
@@ -130,7 +129,7 @@ mod tests {
         let path = std::os::unix::ffi::OsStrExt::as_bytes(dir.path().as_os_str());
         let source = crate::fs::open(path, crate::fs::Side::Source, &options).unwrap();
         let with = |max| Extras {
-            guard: SourceGuard::open(source.as_ref(), false).unwrap(),
+            guard: SourceGuard::open(source.as_ref(), &source.identity().unwrap(), false).unwrap(),
             roots: Roots { source: source.clone(), target: source.clone() },
             policy: DeletePolicy { max, ..DeletePolicy::default() },
             dry_run: false,

@@ -1,12 +1,13 @@
 //! Removing what was found, once everything has been found.
 
 use super::trash::{self, Folder, Trash};
-use super::{Extras, fail, is_ours};
+use super::{Extras, is_ours};
 use crate::broker::Stopped;
 use crate::fs::{Class, Dir, FsError};
 use crate::model::task::{Names, tag};
-use crate::model::{Kind, Operation, RelPath};
-use crate::pass::Run;
+use crate::model::{Kind, Operation, Phase, RelPath, Task, Totals};
+use crate::pass::copy::failure;
+use crate::pass::{Run, names_from};
 
 /// Does the source have a directory?
 enum Presence {
@@ -61,7 +62,11 @@ impl Extras {
         };
         let at = Removal { path: dir, source: source.as_deref(), target: target.as_ref(), folder: folder.as_ref() };
         let mut changed = false;
-        for (bits, name) in names.iter() {
+        for (i, (bits, name)) in names.iter().enumerate() {
+            if i > 0 && run.turn.is_over() {
+                run.ticket.post(Task::Remove { dir: dir.clone(), names: names_from(names, i) })?;
+                break;
+            }
             changed |= self.remove_name(&at, bits, name, run);
         }
         if let (Some(trash), Some(folder)) = (&self.trash, &folder) {
@@ -70,7 +75,7 @@ impl Extras {
         if let Some(mode) = mode
             && let Err(e) = target.edit_self().and_then(|edit| edit.set_mode(mode))
         {
-            fail(dir.as_bytes().to_vec(), e, run);
+            run.fail(failure(dir.as_bytes().to_vec(), e), Phase::Whole, Totals::default());
         }
         Ok(if source.is_none() { self.climb(dir, run) } else { changed.then(|| dir.clone()) })
     }
@@ -102,7 +107,7 @@ impl Extras {
                 return false;
             }
             Err(e) => {
-                fail(path(), FsError { operation: Operation::Lookup, ..e }, run);
+                fail(path(), bits, FsError { operation: Operation::Lookup, ..e }, run);
                 return false;
             }
         }
@@ -115,7 +120,7 @@ impl Extras {
             Ok(false) => run.report.totals.unchanged += 1,
             Err(e) if e.class() == Class::OtherKind => run.report.totals.unchanged += 1,
             Err(e) if e.is_absent() => count_gone(run),
-            Err(e) => fail(path(), e, run),
+            Err(e) => fail(path(), bits, e, run),
         }
         false
     }
@@ -173,7 +178,7 @@ impl Extras {
             let changed = match self.remove_emptied(&parent, name?, &at, run) {
                 Ok(removed) => removed?,
                 Err(e) => {
-                    fail(at.as_bytes().to_vec(), e, run);
+                    fail(at.as_bytes().to_vec(), tag::DIRECTORY, e, run);
                     return None;
                 }
             };
@@ -181,7 +186,7 @@ impl Extras {
                 Ok(Presence::Lacks) => at = parent,
                 Ok(Presence::Has(_)) => return changed.then_some(parent),
                 Err(e) => {
-                    fail(parent.as_bytes().to_vec(), e, run);
+                    fail(parent.as_bytes().to_vec(), tag::DIRECTORY, e, run);
                     return None;
                 }
             }
@@ -233,7 +238,13 @@ fn count_gone(run: &mut Run<'_>) {
     *(if run.redelivered { &mut totals.deleted } else { &mut totals.vanished }) += 1;
 }
 
+/// Records that an entry was not removed. It was counted when it was found.
+fn fail(path: Vec<u8>, bits: u8, error: FsError, run: &mut Run<'_>) {
+    let phase = if bits & tag::DIRECTORY != 0 { Phase::RemoveDirectory } else { Phase::Remove };
+    run.fail(failure(path, error), phase, Totals::default());
+}
+
 fn fail_all(dir: &RelPath, names: &Names, error: FsError, run: &mut Run<'_>) -> Option<RelPath> {
-    names.iter().for_each(|(_, name)| fail(dir.display_join(name), error, run));
+    names.iter().for_each(|(bits, name)| fail(dir.display_join(name), bits, error, run));
     None
 }

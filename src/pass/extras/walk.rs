@@ -7,7 +7,7 @@ use super::{Extras, fail};
 use crate::broker::Stopped;
 use crate::fs::{Class, Dir, FsError};
 use crate::model::task::{Names, tag};
-use crate::model::{Failure, Kind, Metadata, Operation, Queue, RelPath, Task};
+use crate::model::{Failure, Kind, Metadata, Operation, Phase, Queue, RelPath, Task, Totals};
 use crate::pass::copy::work::Work;
 use crate::pass::{Run, names_from};
 
@@ -31,7 +31,7 @@ impl Extras {
         };
         let mut empty = Outbox::new(parent);
         for (i, (_, name)) in names.iter().enumerate() {
-            if i > 0 && run.ticket.is_hungry(Queue::Dirs) {
+            if i > 0 && (run.ticket.is_hungry(Queue::Dirs) || run.turn.is_over()) {
                 let left = names_from(names, i);
                 run.ticket.post(Task::Dirs { parent: parent.clone(), names: left })?;
                 break;
@@ -76,10 +76,10 @@ impl Extras {
             Ok(true) => {
                 // It could never be removed itself, and what is in it may be anybody's, the source's even.
                 run.report.totals.found += 1;
-                run.report.totals.failed += 1;
                 let message = "a filesystem is mounted here; nothing in it is removed".to_owned();
                 let (path, operation) = (path.as_bytes().to_vec(), Operation::Remove);
-                run.report.failures.push(Failure { path, operation, errno: Some(libc::EBUSY), message });
+                let failure = Failure::new(path, operation, Some(libc::EBUSY), message);
+                run.fail(failure, Phase::Walk, Totals::default());
                 return Ok(Ok(false));
             }
             Err(e) => return Ok(Err(e)),

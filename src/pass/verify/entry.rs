@@ -8,7 +8,7 @@ use crate::broker::Stopped;
 use crate::fs::Class;
 use crate::model::fingerprint::path_hash;
 use crate::model::task::{Entries, Entry, tag};
-use crate::model::{Half, Kind, Metadata, Queue, RelPath, Task};
+use crate::model::{Half, Kind, Metadata, Phase, Queue, RelPath, Task};
 use crate::pass::Run;
 
 /// A difference is looked at again so often, if the entry was being changed.
@@ -44,8 +44,9 @@ impl VerifyPass {
             self.entry(&pair, &e, &mut scratch, run)?;
             read += run.report.totals.bytes_read - before;
             let left = entries.len() - i - 1;
-            let is_time = i % SHARE_EVERY == SHARE_EVERY - 1 || read >= SHARE_BYTES;
-            if left > 0 && (read >= SHARE_BYTES || (is_time && run.ticket.is_hungry(Queue::Files))) {
+            let is_time = i % SHARE_EVERY == SHARE_EVERY - 1;
+            let is_long = read >= SHARE_BYTES || run.turn.is_over();
+            if left > 0 && (is_long || (is_time && run.ticket.is_hungry(Queue::Files))) {
                 let mut given = Entries::default();
                 for (_, e) in rest {
                     let _ = given.push(&e); // was checked when it got here
@@ -58,6 +59,7 @@ impl VerifyPass {
 
     fn entry(&self, pair: &Pair, entry: &Entry<'_>, scratch: &mut Scratch, run: &mut Run<'_>) -> Result<(), Stopped> {
         let path = || pair.path.display_join(entry.name);
+        let before = run.begin();
         let scope = match self.scope_of(pair, entry, run) {
             Ok(Some(scope)) => scope,
             Ok(None) => return Ok(()),
@@ -79,7 +81,9 @@ impl VerifyPass {
                     return Ok(());
                 }
                 Err(trouble) => {
-                    self.fail(path(), trouble, run);
+                    let mut counted = run.since(&before);
+                    counted.found = 0; // once, with the failure
+                    self.fail_in(Phase::Walk, path(), trouble, counted, run);
                     return Ok(());
                 }
             }

@@ -26,7 +26,8 @@ use crate::model::filter::Matcher;
 use crate::model::fingerprint::Sum;
 use crate::model::task::{Names, tag};
 use crate::model::{
-    Evidence, Failure, Finding, Half, JobSpec, Mark, Operation, Policy, RelPath, Report, State, Task, escaped,
+    Evidence, Failure, Finding, Half, JobSpec, Mark, Operation, Phase, Policy, RelPath, Report, State, Task, Totals,
+    escaped,
 };
 use std::sync::Arc;
 
@@ -172,9 +173,16 @@ impl VerifyPass {
 
     /// Records what became of an entry that could not be looked at.
     fn fail(&self, path: Vec<u8>, trouble: Trouble, run: &mut Run<'_>) {
-        let totals = &mut run.report.totals;
-        *(if trouble.is_absent() { &mut totals.vanished } else { &mut totals.failed }) += 1;
-        list_failure(path, trouble, &mut run.report);
+        self.fail_in(Phase::Walk, path, trouble, Totals::default(), run);
+    }
+
+    /// As [`fail`](Self::fail), of an entry that has `besides` counted something itself.
+    fn fail_in(&self, phase: Phase, path: Vec<u8>, trouble: Trouble, besides: Totals, run: &mut Run<'_>) {
+        if trouble.is_absent() {
+            run.report.totals.vanished += 1;
+        } else {
+            run.fail(failure(path, trouble), phase, besides);
+        }
     }
 
     /// Nothing but the salt keeps hashes of two jobs apart.
@@ -185,14 +193,17 @@ impl VerifyPass {
 
 /// Lists an entry that failed, unless it is only gone.
 fn list_failure(path: Vec<u8>, trouble: Trouble, report: &mut Report) {
-    if trouble.is_absent() {
-        return;
+    if !trouble.is_absent() {
+        report.failures.push(failure(path, trouble));
     }
+}
+
+fn failure(path: Vec<u8>, trouble: Trouble) -> Failure {
     let (FsError { operation, errno }, half) = (trouble.error, trouble.half);
     tracing::debug!(path = escaped(&path), %operation, errno, ?half, "entry failed");
     let words = crate::fs::errno_text(errno);
     let message = if half == Half::Source { format!("{words} (source)") } else { format!("{words} (target)") };
-    report.failures.push(Failure { path, operation, errno: Some(errno), message });
+    Failure::new(path, operation, Some(errno), message)
 }
 
 fn evidence<'a>(run: &'a mut Run<'_>) -> &'a mut Evidence {
@@ -230,7 +241,8 @@ impl Pass for VerifyPass {
             Task::Pick { dir, names } => self.pick(dir, names, run),
             Task::Finish { .. } | Task::Remove { .. } => {
                 let error = FsError { operation: Operation::Run, errno: libc::ENOSYS };
-                self.fail(task.directory().as_bytes().to_vec(), Trouble { half: Half::Target, error }, run);
+                let path = task.directory().as_bytes().to_vec();
+                self.fail_in(Phase::Whole, path, Trouble { half: Half::Target, error }, Totals::default(), run);
                 Ok(())
             }
         }

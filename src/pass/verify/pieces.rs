@@ -110,7 +110,7 @@ impl VerifyPass {
                 given.push(Part { first: middle, count: end - middle, ..*part });
                 end = middle;
             }
-            if end - at > 1 && given.is_empty() && run.ticket.is_hungry(Queue::Files) {
+            if end - at > 1 && given.is_empty() && (run.ticket.is_hungry(Queue::Files) || run.turn.is_over()) {
                 given.push(Part { first: at + 1, count: end - at - 1, ..*part });
                 end = at + 1;
             }

@@ -28,14 +28,16 @@ fn pass(source: &Path, target: &Path) -> VerifyPass {
         |path: &Path| posix::open(path.as_os_str().as_encoded_bytes(), Side::Source, &Options { job: id }).unwrap();
     let roots = Roots { source: open(source), target: open(target) };
     let policy = Policy::default();
+    let (source_root, target_root) = (roots.source.identity().unwrap(), roots.target.identity().unwrap());
     let (source, target, submitted) = (Vec::new(), Vec::new(), Timestamp::default());
-    let spec = JobSpec { id, pass: "verify".into(), source, target, policy, priority: 10, submitted, source_ino: 0 };
+    let pass = "verify".into();
+    let spec = JobSpec { id, pass, source, target, policy, priority: 10, submitted, source_root, target_root };
     VerifyPass::new(&spec, &roots, false).unwrap()
 }
 
 fn done(pass: &VerifyPass, task: &Task, redelivered: bool) -> (Report, Vec<Task>) {
     let mut posted = Posted::default();
-    let mut run = Run { ticket: &mut posted, report: Report::default(), redelivered };
+    let mut run = Run::new(&mut posted, redelivered);
     pass.run(task, &mut run).unwrap();
     (run.report, posted.0)
 }

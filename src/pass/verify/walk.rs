@@ -5,7 +5,7 @@ use super::{HALVES, Pair, Scope, Trouble, VerifyPass, list_failure, list_one};
 use crate::broker::Stopped;
 use crate::fs::{Class, Dir, FsError, aside};
 use crate::model::task::{Entries, Entry, MAX_TASK_ENTRIES, Names, tag};
-use crate::model::{Half, Kind, Operation, Queue, RelPath, Task, check_name};
+use crate::model::{Half, Kind, Operation, Phase, Queue, RelPath, Task, Totals, check_name};
 use crate::pass::{Run, names_from};
 
 /// Sibling directories in one task.
@@ -88,7 +88,7 @@ impl VerifyPass {
         }
         let mut above: Option<Pair> = None;
         for (i, (bits, name)) in names.iter().enumerate() {
-            if i > 0 && run.ticket.is_hungry(Queue::Dirs) {
+            if i > 0 && (run.ticket.is_hungry(Queue::Dirs) || run.turn.is_over()) {
                 return run.ticket.post(Task::Dirs { parent: parent.clone(), names: names_from(names, i) });
             }
             let scope = self.scope(bits);
@@ -149,7 +149,10 @@ impl VerifyPass {
             Err(trouble) if pair.scope.is_counted() => {
                 list_failure(pair.path.as_bytes().to_vec(), trouble, &mut run.report);
             }
-            Err(trouble) => self.fail(pair.path.as_bytes().to_vec(), trouble, run),
+            // What is in it is compared, and in the sums: it cannot be gone through again.
+            Err(trouble) => {
+                self.fail_in(Phase::Whole, pair.path.as_bytes().to_vec(), trouble, Totals::default(), run);
+            }
         }
         Ok(())
     }

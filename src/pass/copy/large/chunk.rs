@@ -170,7 +170,13 @@ impl CopyPass {
         if let Some(first) = missing.next() {
             post_part(&at.pair.path, at.name, Part { first, count: end - first, ..*at.part }, run)?;
         }
-        for chunk in mine {
+        for (i, chunk) in mine.iter().copied().enumerate() {
+            if i > 0 && run.turn.is_over() {
+                let last = mine.last().map_or(chunk, |last| *last);
+                let rest = Part { first: chunk, count: last - chunk + 1, ..*at.part };
+                post_part(&at.pair.path, at.name, rest, run)?;
+                return Ok(Flow::On);
+            }
             match self.copy_chunk(at, source, file.as_ref(), chunk, run)? {
                 Flow::On => {}
                 flow => return Ok(flow),
@@ -243,7 +249,7 @@ impl CopyPass {
             untold.set(untold.get() + n);
             if untold.get() >= TELL_BYTES {
                 let totals = Totals { bytes_copied: untold.take(), ..Totals::default() };
-                teller.borrow_mut().ticket.report(Report { totals, ..Report::default() });
+                teller.borrow_mut().tell(Report { totals, ..Report::default() });
             }
         };
         let filled = file.fill_range(source, range, self.policy.holes, &written);

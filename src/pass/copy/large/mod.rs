@@ -112,7 +112,8 @@ impl CopyPass {
     fn chunk_bytes(&self, size: u64) -> u64 {
         let least = size.div_ceil(MAX_CHUNKS).next_multiple_of(CHUNK_ALIGN_BYTES);
         // Of what a slow node shares out among its actors a chunk must still be done long before a broker takes it for lost.
-        let slow = self.policy.limits.bytes_per_second.map_or(u64::MAX, |rate| rate.saturating_mul(SLOW_SECONDS));
+        let rates = self.policy.limits.bytes_per_second.into_iter().chain(self.roots.target.bytes_per_second());
+        let slow = rates.min().map_or(u64::MAX, |rate| rate.saturating_mul(SLOW_SECONDS));
         self.policy.chunks.chunk_bytes.min(slow).max(1).next_multiple_of(CHUNK_ALIGN_BYTES).max(least)
     }
 
