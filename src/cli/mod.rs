@@ -1,6 +1,7 @@
 //! The command line: arguments, rendering, exit codes. No I/O on trees.
 
 mod certificate;
+mod control;
 mod copy;
 mod delete;
 mod dirtime;
@@ -9,14 +10,19 @@ mod files_from;
 mod filter;
 mod job;
 mod load;
+mod look;
+mod nodes;
 mod progress;
+mod reach;
 mod report;
 pub mod since;
 mod size;
+mod status;
 mod summary;
 mod sync;
 mod time;
 mod verify;
+mod watch;
 mod worker;
 mod would;
 
@@ -56,6 +62,29 @@ enum Command {
     Certificate(certificate::CertificateCommand),
     /// Work for the jobs of a fleet until stopped
     Worker(worker::WorkerArgs),
+    /// Say which jobs there are and how they stand, and what workers do
+    Status(status::StatusArgs),
+    /// List the workers of a fleet, and how each stands with its jobs
+    Nodes(nodes::NodesArgs),
+    /// Ask workers whether they are there
+    Ping(nodes::NodesArgs),
+    /// Look into workers
+    #[command(subcommand)]
+    Inspect(nodes::InspectCommand),
+    /// Have nobody take a task of jobs, or certain workers take none at all, until resumed
+    Pause(control::JobsArgs),
+    /// Have paused jobs, or paused workers, go on
+    Resume(control::JobsArgs),
+    /// End a job early
+    Cancel(control::CancelArgs),
+    /// End workers
+    Stop(control::StopArgs),
+    /// Give workers more actors
+    Grow(control::ResizeArgs),
+    /// Take actors from workers; each keeps one of a kind at least
+    Shrink(control::ResizeArgs),
+    /// Set the limits of workers, for all their jobs together
+    Throttle(control::ThrottleArgs),
 }
 
 /// Says something on stderr. A reader that went away (`| head`) must not end a job.
@@ -86,6 +115,17 @@ pub fn run(args: Args) -> ExitCode {
         Command::Verify(args) => verify::run(*args),
         Command::Certificate(command) => certificate::run(command),
         Command::Worker(args) => worker::run(args),
+        Command::Status(args) => status::run(&args),
+        Command::Nodes(args) => nodes::nodes(&args),
+        Command::Ping(args) => nodes::ping(&args),
+        Command::Inspect(command) => nodes::inspect(&command),
+        Command::Pause(args) => control::pause(&args),
+        Command::Resume(args) => control::resume(&args),
+        Command::Cancel(args) => control::cancel(&args),
+        Command::Stop(args) => control::stop(&args),
+        Command::Grow(args) => control::grow(&args),
+        Command::Shrink(args) => control::shrink(&args),
+        Command::Throttle(args) => control::throttle(&args),
     }
 }
 

@@ -1,11 +1,15 @@
 //! `treehaul worker`.
 
+use super::control::Kind;
 use super::load::LoadArgs;
 use super::{refuse, start_logging};
 use crate::broker::amqp::{AmqpConfig, QueueType};
 use crate::exit_code::ExitCode;
 use crate::node::{self, Ended, NodeError, PoolSizes};
 use clap::Args;
+
+/// It is a part of queue names, which have up to 255.
+const MAX_NAME_BYTES: usize = 128;
 
 /// Arguments of `worker`.
 #[derive(Debug, Args)]
@@ -16,12 +20,15 @@ pub struct WorkerArgs {
     /// What this worker is called [default: the host name]
     #[arg(long, env = "TREEHAUL_NAME")]
     name: Option<String>,
-    /// Actors that list directories [default: by cores]
-    #[arg(long, env = "TREEHAUL_DIR_ACTORS", value_name = "N", value_parser = clap::value_parser!(u16).range(1..=4096))]
-    dir_actors: Option<u16>,
-    /// Actors that copy [default: by cores]
-    #[arg(long, env = "TREEHAUL_FILE_ACTORS", value_name = "N", value_parser = clap::value_parser!(u16).range(1..=4096))]
-    file_actors: Option<u16>,
+    /// Actors that list directories
+    #[arg(long, env = "TREEHAUL_DIR_ACTORS", value_name = "N", default_value = "16", value_parser = clap::value_parser!(u16).range(1..=4096))]
+    dir_actors: u16,
+    /// Actors that work on files
+    #[arg(long, env = "TREEHAUL_FILE_ACTORS", value_name = "N", default_value = "16", value_parser = clap::value_parser!(u16).range(1..=4096))]
+    file_actors: u16,
+    /// Have actors of this kind alone, and leave the queues of the other to other workers
+    #[arg(long, env = "TREEHAUL_QUEUES", value_name = "KIND", value_enum)]
+    queues: Option<Kind>,
     #[command(flatten)]
     load: LoadArgs,
     /// Say nothing but what went wrong
@@ -43,15 +50,19 @@ pub fn run(args: WorkerArgs) -> ExitCode {
 
 fn try_run(args: WorkerArgs) -> anyhow::Result<ExitCode> {
     args.load.be_nice(false)?;
-    let usual = PoolSizes::for_this_machine();
+    let has = |kind| args.queues.is_none_or(|only| only == kind);
     let sizes = PoolSizes {
-        dirs: args.dir_actors.map_or(usual.dirs, usize::from),
-        files: args.file_actors.map_or(usual.files, usize::from),
+        dirs: if has(Kind::Dirs) { usize::from(args.dir_actors) } else { 0 },
+        files: if has(Kind::Files) { usize::from(args.file_actors) } else { 0 },
     };
     let name = args.name.unwrap_or_else(|| rustix::system::uname().nodename().to_string_lossy().into_owned());
+    anyhow::ensure!(
+        !name.is_empty() && name.len() <= MAX_NAME_BYTES && !name.contains(['/', '\0']),
+        "a worker's name has 1 to {MAX_NAME_BYTES} bytes and no slash"
+    );
     // Queues are made by whoever submits a job; a worker takes them as they are.
     let config = AmqpConfig::parse(&args.broker, QueueType::default()).map_err(NodeError::Broker)?;
-    match node::run_worker(&config, name, sizes, args.load.limits())? {
+    match node::run_worker(&config, &name, sizes, args.load.limits())? {
         // Being told to stop is how a worker ends.
         Ended::Signalled(_) | Ended::Complete => Ok(ExitCode::Complete),
         Ended::Aborted(why) => {

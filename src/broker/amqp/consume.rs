@@ -15,6 +15,7 @@ use lapin::{Channel, Consumer, ConsumerDelegate};
 use std::future::{Future, ready};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use tokio::sync::mpsc::UnboundedSender;
 
 /// Deliveries of one message without an end before it is set aside: each may have killed a whole worker, but
@@ -29,6 +30,8 @@ pub(super) struct Consumption {
     /// Told when the broker ends a consumer.
     ended: UnboundedSender<Option<lapin::Error>>,
     consumers: Vec<(Queue, Consumer)>,
+    /// Set before the present consumers are ended from here.
+    expected: Arc<AtomicBool>,
 }
 
 impl Consumption {
@@ -38,12 +41,13 @@ impl Consumption {
         channel: Channel,
         ended: UnboundedSender<Option<lapin::Error>>,
     ) -> Self {
-        Consumption { run: Arc::clone(run), lanes: Arc::clone(lanes), channel, ended, consumers: Vec::new() }
+        let (run, lanes) = (Arc::clone(run), Arc::clone(lanes));
+        Consumption { run, lanes, channel, ended, consumers: Vec::new(), expected: Arc::default() }
     }
 
-    /// Starts to consume a queue.
+    /// Starts to consume a queue, if anything is to be fetched from it.
     pub async fn start(&mut self, queue: Queue, prefetch: u16) -> lapin::Result<()> {
-        if self.consumers.iter().any(|(q, _)| *q == queue) {
+        if prefetch == 0 || self.consumers.iter().any(|(q, _)| *q == queue) {
             return Ok(());
         }
         // The prefetch of a channel is that of consumers started after it was set.
@@ -58,6 +62,7 @@ impl Consumption {
             lanes: Arc::clone(&self.lanes),
             queue,
             ended: self.ended.clone(),
+            expected: Arc::clone(&self.expected),
         });
         self.run.set_consumer(queue, true);
         self.consumers.push((queue, consumer));
@@ -66,6 +71,7 @@ impl Consumption {
 
     /// Ends all consumers; deliveries that are here stay.
     pub async fn cancel(&mut self) -> lapin::Result<()> {
+        std::mem::take(&mut self.expected).store(true, SeqCst);
         for (queue, consumer) in self.consumers.drain(..) {
             self.channel.basic_cancel(consumer.tag(), BasicCancelOptions::default()).await?;
             self.run.set_consumer(queue, false);
@@ -79,12 +85,14 @@ struct Inlet {
     lanes: Arc<Lanes>,
     queue: Queue,
     ended: UnboundedSender<Option<lapin::Error>>,
+    expected: Arc<AtomicBool>,
 }
 
 impl ConsumerDelegate for Inlet {
     fn on_new_delivery(&self, delivery: DeliveryResult) -> Pin<Box<dyn Future<Output = ()> + Send>> {
         match delivery {
             Ok(Some(delivery)) => self.lanes.arrive(arrived(&self.run, self.queue, delivery)),
+            Ok(None) if self.expected.load(SeqCst) => {}
             // The receiver is gone only if the run is over, and then nobody minds.
             Ok(None) => drop(self.ended.send(None)),
             Err(e) => drop(self.ended.send(Some(e))),

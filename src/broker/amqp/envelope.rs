@@ -10,7 +10,7 @@ use serde::Serialize;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Every message starts with it.
-const MAGIC: [u8; 2] = *b"th";
+pub(super) const MAGIC: [u8; 2] = *b"th";
 /// Raised with every change that an older worker would misread.
 pub(super) const WIRE_VERSION: u8 = 3;
 /// Magic, version, kind, and when it expires: seconds since 1970, little-endian.
@@ -137,7 +137,7 @@ pub enum EnvelopeError {
 
 #[cfg(test)]
 mod tests {
-    use super::super::messages::{Control, JobEvent, Reply, Results};
+    use super::super::messages::{Control, JobEvent, Reply, Results, Word};
     use super::*;
     use crate::model::Task;
     use proptest::prelude::*;
@@ -195,7 +195,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn hostile_bytes_never_panic(kind in 1..=5u8, body in proptest::collection::vec(any::<u8>(), 0..300)) {
+        fn hostile_bytes_never_panic(kind in 1..=6u8, body in proptest::collection::vec(any::<u8>(), 0..300)) {
             let seal = plain();
             let mut bytes = seal.write(kind, Duration::from_secs(9), &()).unwrap();
             bytes.extend(body);
@@ -206,6 +206,7 @@ mod tests {
             let _ = seal.open::<JobEvent>(&bytes);
             let _ = seal.open::<Control>(&bytes);
             let _ = seal.open::<Reply>(&bytes);
+            let _ = seal.open::<Word>(&bytes);
         }
     }
 }

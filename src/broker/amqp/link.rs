@@ -53,7 +53,9 @@ impl Link {
     /// Asks all workers.
     pub async fn probe(&self, probe: Probe) -> lapin::Result<()> {
         let body = self.seal.seal(&Control::Probe(probe)).map_err(std::io::Error::other)?;
-        let (options, properties) = (BasicPublishOptions::default(), BasicProperties::default());
+        // Also for those who cannot read the body.
+        let properties = BasicProperties::default().with_reply_to(self.mailbox.as_str().into());
+        let options = BasicPublishOptions::default();
         self.ask.basic_publish(topology::CONTROL.into(), "".into(), options, &body, properties).await.map(drop)
     }
 

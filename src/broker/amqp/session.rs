@@ -5,14 +5,17 @@ use super::consume::{self, Consumption};
 use super::control::Ear;
 use super::envelope::Seal;
 use super::joblog::{Next, Reader};
-use super::lanes::Lanes;
+use super::lanes::{Arrived, Lanes};
 use super::messages::JobEvent;
 use super::patience::Patience;
 use super::publish::{self, Publisher};
 use super::run::Run;
 use super::settle::{self, Desk};
+use super::terms::Share;
+use super::token::Held;
 use super::topology;
 use super::worker::{Core, Stage};
+use crate::model::fleet::NodeJob;
 use crate::model::{JobId, JobSpec, Queue};
 use lapin::{Channel, Connection};
 use std::collections::{HashMap, hash_map::Entry};
@@ -133,6 +136,10 @@ impl Session {
         &self.core.config.seal
     }
 
+    pub fn core(&self) -> &Arc<Core> {
+        &self.core
+    }
+
     pub fn worker_name(&self) -> &str {
         &self.core.name
     }
@@ -189,10 +196,19 @@ impl Session {
             JobEvent::Removed(job) => {
                 // Its task hears that the sender is gone.
                 jobs.remove(&job);
+                self.core.pause_job(job, false);
                 return None;
             }
             JobEvent::Finishing(job) => (job, Phase::Finishing),
             JobEvent::Stopping(job) => (job, Phase::Stopping),
+            JobEvent::Paused(job) => {
+                self.core.pause_job(job, true);
+                return None;
+            }
+            JobEvent::Resumed(job) => {
+                self.core.pause_job(job, false);
+                return None;
+            }
             _ => return None,
         };
         if let Some(known) = jobs.get(&job) {
@@ -294,11 +310,18 @@ impl Session {
         let (ended, mut ends) = mpsc::unbounded_channel();
         let mut consumption = Consumption::new(run, self.lanes(), channel, ended);
         let mut stage = self.core.stage.subscribe();
+        let mut terms = self.core.terms.subscribe();
+        let mut share = terms.borrow().of(run.job);
         let mut sweep = tokio::time::interval(SWEEP);
         loop {
             let (phase, now) = (*phases.borrow_and_update(), *stage.borrow_and_update());
-            self.arrange(run, &mut consumption, phase, now).await?;
+            let before = std::mem::replace(&mut share, terms.borrow_and_update().of(run.job));
+            if before.prefetch != share.prefetch {
+                consumption.cancel().await?;
+            }
+            self.arrange(run, &mut consumption, phase, now, share).await?;
             tokio::select! {
+                changed = terms.changed() => if changed.is_err() { return Ok(()) },
                 changed = phases.changed() => if changed.is_err() { return Ok(()) },
                 changed = stage.changed() => if changed.is_err() { return Ok(()) },
                 end = ends.recv(), if !run.is_over() && now == Stage::Open => {
@@ -316,8 +339,10 @@ impl Session {
         consumption: &mut Consumption,
         phase: Phase,
         stage: Stage,
+        share: Share,
     ) -> lapin::Result<()> {
-        let [dirs, files] = self.core.config.prefetch;
+        let [dirs, files] = share.prefetch;
+        self.lanes().pause(run, share.paused && phase < Phase::Stopping && stage == Stage::Open);
         if phase >= Phase::Stopping {
             run.set_stopping();
             // What waits is dropped; the leader empties the queues.
@@ -333,6 +358,10 @@ impl Session {
             if publish::post(begun, false).is_err() {
                 tracing::debug!("the connection is gone; the broker delivers again by itself");
             }
+        } else if share.paused {
+            consumption.cancel().await?;
+            let (begun, untouched) = self.lanes().clear(run);
+            give_away(begun, untouched);
         } else {
             if phase == Phase::Finishing {
                 consumption.start(Queue::Finish, files).await?;
@@ -344,10 +373,30 @@ impl Session {
     }
 
     fn sweep(&self, run: &Arc<Run>) {
-        let (mut old, untouched) = self.lanes().take_old(run, MAX_AGE);
-        old.extend(untouched.into_iter().filter_map(|a| consume::look_into(a, false)).flatten());
-        if publish::post(old, false).is_err() {
-            tracing::debug!("the connection is gone; the broker delivers again by itself");
+        let (old, untouched) = self.lanes().take_old(run, MAX_AGE);
+        give_away(old, untouched);
+    }
+
+    /// How this worker stands with each job that it knows.
+    pub fn node_jobs(&self) -> Vec<NodeJob> {
+        let (jobs, mut all) = (self.jobs(), Vec::new());
+        for (job, known) in jobs.iter() {
+            let (unsettled, refused) = match &known.standing {
+                Some(Ok((run, _))) => (run.live(), None),
+                Some(Err(why)) => (0, Some(why.clone())),
+                None => (0, None),
+            };
+            all.push(NodeJob { job: *job, refused, unsettled, leads: self.core.leads(*job) });
         }
+        all.sort_by_key(|known| known.job);
+        all
+    }
+}
+
+/// Publishes what waits, so that its deliveries need not stay open for it.
+fn give_away(mut held: Vec<Held>, untouched: Vec<Arrived>) {
+    held.extend(untouched.into_iter().filter_map(|a| consume::look_into(a, false)).flatten());
+    if publish::post(held, false).is_err() {
+        tracing::debug!("the connection is gone; the broker delivers again by itself");
     }
 }

@@ -5,17 +5,23 @@ use super::lanes::{Lanes, Taken};
 use super::patience::Patience;
 use super::run::Run;
 use super::session;
+use super::terms::Terms;
 use super::ticket::AmqpTicket;
 use super::token::Held;
-use super::{AmqpConfig, AmqpError, connection, publish};
+use super::{AmqpConfig, AmqpError, connection, nameplate, publish};
 use crate::broker::{Broker, Delivery, Pool};
+use crate::model::fleet::{Answer, JobProgress, Order};
 use crate::model::{JobId, JobSpec};
+use crate::telemetry::Board;
 use lapin::Connection;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 use tokio::runtime::Runtime;
 use tokio::sync::watch;
+
+/// Failures and notes of a job that are told to those who look.
+const TOLD: usize = 10;
 
 /// What the node decides about jobs. Calls come from threads of their own and may block.
 pub trait JobGate: Send + Sync {
@@ -27,6 +33,14 @@ pub trait JobGate: Send + Sync {
 
     /// The job is over: its roots are not needed any more. A task may still be in some actor's hands.
     fn retire(&self, job: JobId);
+
+    /// Does what is asked, and says what came of it. What ends the worker is left to [`JobGate::answered`].
+    fn order(&self, _order: Order) -> Answer {
+        Answer::Refused("this worker takes no orders".to_owned())
+    }
+
+    /// The answer to an order is on its way.
+    fn answered(&self, _order: &Order) {}
 }
 
 /// How far a worker is on its way out.
@@ -44,6 +58,9 @@ pub(super) struct Core {
     pub gate: Arc<dyn JobGate>,
     pub lanes: Arc<Lanes>,
     pub stage: watch::Sender<Stage>,
+    pub terms: watch::Sender<Terms>,
+    /// Jobs that this worker leads, with their boards.
+    led: Mutex<HashMap<JobId, Arc<Board>>>,
     runs: Mutex<Vec<Arc<Run>>>,
     /// Jobs whose roots the node holds.
     admitted: Mutex<HashSet<JobId>>,
@@ -51,6 +68,42 @@ pub(super) struct Core {
 }
 
 impl Core {
+    fn new(config: &AmqpConfig, name: String, gate: Arc<dyn JobGate>) -> Arc<Self> {
+        let lanes = Arc::<Lanes>::default();
+        lanes.set_served(config.prefetch.map(|n| n > 0));
+        Arc::new(Core {
+            config: config.clone(),
+            name,
+            gate,
+            lanes,
+            stage: watch::Sender::new(Stage::Open),
+            terms: watch::Sender::new(Terms { prefetch: config.prefetch, ..Terms::default() }),
+            led: Mutex::default(),
+            runs: Mutex::default(),
+            admitted: Mutex::default(),
+            failed: Mutex::default(),
+        })
+    }
+
+    /// Takes no task of a job any more, or takes them again.
+    pub fn pause_job(&self, job: JobId, paused: bool) {
+        self.terms.send_if_modified(|t| if paused { t.paused_jobs.insert(job) } else { t.paused_jobs.remove(&job) });
+    }
+
+    fn led(&self) -> MutexGuard<'_, HashMap<JobId, Arc<Board>>> {
+        self.led.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn leads(&self, job: JobId) -> bool {
+        self.led().contains_key(&job)
+    }
+
+    /// How the jobs stand that this worker leads.
+    pub fn leading(&self) -> Vec<JobProgress> {
+        let boards: Vec<_> = self.led().iter().map(|(job, board)| (*job, Arc::clone(board))).collect();
+        boards.into_iter().map(|(job, board)| progress(job, &board)).collect()
+    }
+
     pub fn add_run(&self, run: &Arc<Run>) {
         let mut runs = self.runs();
         runs.retain(|r| !r.is_gone());
@@ -99,6 +152,21 @@ impl Core {
     }
 }
 
+/// What of a board travels.
+fn progress(job: JobId, board: &Board) -> JobProgress {
+    let mut now = board.snapshot();
+    now.failures.truncate(TOLD);
+    now.notes.truncate(TOLD);
+    JobProgress {
+        job,
+        totals: now.totals,
+        walk_over: now.walk_over,
+        elapsed_ms: u64::try_from(now.elapsed.as_millis()).unwrap_or(u64::MAX),
+        notes: now.notes,
+        failures: now.failures,
+    }
+}
+
 /// The broker as the actors of one process see it. It has threads of its own; actors need none.
 ///
 /// It survives the loss of its connection: it comes back when the broker does, and the broker delivers again
@@ -120,32 +188,61 @@ impl Worker {
     pub fn connect(config: &AmqpConfig, name: String, gate: Arc<dyn JobGate>) -> Result<Arc<Worker>, AmqpError> {
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(1).thread_name("amqp").enable_all().build()?;
-        let core = Arc::new(Core {
-            config: config.clone(),
-            name,
-            gate,
-            lanes: Arc::default(),
-            stage: watch::Sender::new(Stage::Open),
-            runs: Mutex::default(),
-            admitted: Mutex::default(),
-            failed: Mutex::default(),
-        });
         let (opened, first) = mpsc::channel();
         let (end, over) = mpsc::channel();
-        let supervised = Arc::clone(&core);
+        let config = config.clone();
         runtime.spawn(async move {
-            match connection::open(&supervised.config, &format!("worker {}", supervised.name)).await {
+            match connection::open(&config, &format!("worker {name}")).await {
                 Ok(connection) => {
-                    let _ = opened.send(Ok(()));
-                    supervise(&supervised, connection).await;
+                    let name = nameplate::settle(&connection, &name).await;
+                    let core = Core::new(&config, name, gate);
+                    let _ = opened.send(Ok(Arc::clone(&core)));
+                    supervise(&core, connection).await;
                 }
                 Err(e) => drop(opened.send(Err(e))),
             }
             drop(end);
         });
         // The sender is dropped unused only if the task panicked.
-        first.recv().map_err(|_| AmqpError::Threads(std::io::Error::other("the broker's thread ended")))??;
+        let ended = |_| AmqpError::Threads(std::io::Error::other("the broker's thread ended"));
+        let core = first.recv().map_err(ended)??;
         Ok(Arc::new(Worker { core, runtime: Mutex::new(Some(runtime)), over: Mutex::new(over) }))
+    }
+
+    /// What it is called: as it was told, or with its process number if another worker had that name already.
+    pub fn name(&self) -> &str {
+        &self.core.name
+    }
+
+    /// Takes no task any more, or takes them again. What waits goes back to the broker; tasks in actors' hands can be
+    /// finished, and what they post goes to the broker, too.
+    pub fn pause(&self, paused: bool) {
+        self.core.terms.send_if_modified(|terms| std::mem::replace(&mut terms.paused, paused) != paused);
+    }
+
+    /// Is it paused by [`Worker::pause`]?
+    pub fn is_paused(&self) -> bool {
+        self.core.terms.borrow().paused
+    }
+
+    /// Changes how many deliveries may be here at a time, for dir actors and for file actors; 0 leaves the queues of
+    /// that pool alone.
+    pub fn set_prefetch(&self, prefetch: [u16; 2]) {
+        self.core.lanes.set_served(prefetch.map(|n| n > 0));
+        self.core.terms.send_if_modified(|terms| std::mem::replace(&mut terms.prefetch, prefetch) != prefetch);
+    }
+
+    /// From now on this worker leads a job, whose board this is; none: it does not any more.
+    pub fn set_led(&self, job: JobId, board: Option<Arc<Board>>) {
+        match board {
+            Some(board) => drop(self.core.led().insert(job, board)),
+            None => drop(self.core.led().remove(&job)),
+        }
+    }
+
+    /// How the jobs stand that it leads.
+    pub fn leading(&self) -> Vec<JobProgress> {
+        self.core.leading()
     }
 
     /// Begins to stop: no actor gets another task, the broker sends no more, and what waits goes back to it.
@@ -225,6 +322,8 @@ async fn supervise(core: &Arc<Core>, first: Connection) {
     let mut patience = Patience::new();
     loop {
         let began = Instant::now();
+        // It has its name; what it has lost to a connection that is not quite dead is nobody's loss.
+        nameplate::claim(&connection, &core.name).await;
         let ended = session::serve(core, connection).await;
         if core.is_closing() {
             return;
