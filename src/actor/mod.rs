@@ -4,9 +4,11 @@
 //! finished or given back, and its pool hears of it.
 
 mod pool;
+mod roster;
 mod worker;
 
-pub use pool::{Drain, PoolSupervisor, Resize};
+pub use pool::{Drain, MAX_ACTORS, PoolSupervisor, Resize};
+pub use roster::Roster;
 
 use crate::model::JobId;
 use crate::pass::Pass;

@@ -3,11 +3,12 @@
 //! Each actor is a `SyncArbiter` of one thread, since an arbiter's threads cannot be changed and one that
 //! panics is lost for good. Growing starts one more; shrinking sets its flag and drops its address.
 
-use super::Jobs;
 use super::worker::{TaskActor, Work};
+use super::{Jobs, Roster};
 use crate::broker::{Broker, Pool};
 use actix::prelude::*;
 use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::sync::oneshot;
@@ -20,6 +21,7 @@ pub struct PoolSupervisor {
     pool: Pool,
     broker: Arc<dyn Broker>,
     jobs: Arc<dyn Jobs>,
+    roster: Arc<Roster>,
     wanted: usize,
     next_id: u64,
     at_work: BTreeMap<u64, Member>,
@@ -33,9 +35,10 @@ struct Member {
     _addr: Addr<TaskActor>,
 }
 
-/// Changes the number of actors; those that are too many finish the task in their hands first.
+/// Changes the number of actors; those that are too many finish the task in their hands first. Answers with the number
+/// that there will be: fewer, if the system gives no more threads.
 #[derive(Message)]
-#[rtype(result = "()")]
+#[rtype(result = "usize")]
 pub struct Resize(pub usize);
 
 /// Retires all actors; answers when the last one is gone.
@@ -52,12 +55,19 @@ pub(super) struct Gone {
 }
 
 impl PoolSupervisor {
-    /// Starts a pool of `wanted` actors in the current actix system.
-    pub fn start_pool(pool: Pool, wanted: usize, broker: Arc<dyn Broker>, jobs: Arc<dyn Jobs>) -> Addr<Self> {
+    /// Starts a pool of `wanted` actors in the current actix system; who asks finds them in the roster.
+    pub fn start_pool(
+        pool: Pool,
+        wanted: usize,
+        broker: Arc<dyn Broker>,
+        jobs: Arc<dyn Jobs>,
+        roster: Arc<Roster>,
+    ) -> Addr<Self> {
         let supervisor = PoolSupervisor {
             pool,
             broker,
             jobs,
+            roster,
             wanted: wanted.min(MAX_ACTORS),
             next_id: 0,
             at_work: BTreeMap::new(),
@@ -69,7 +79,9 @@ impl PoolSupervisor {
 
     fn adjust(&mut self, ctx: &Context<Self>) {
         while self.at_work.len() < self.wanted {
-            self.spawn(ctx);
+            if !self.spawn(ctx) {
+                self.wanted = self.at_work.len();
+            }
         }
         while self.at_work.len() > self.wanted {
             let Some((_, member)) = self.at_work.pop_last() else { break };
@@ -83,29 +95,35 @@ impl PoolSupervisor {
         }
     }
 
-    fn spawn(&mut self, ctx: &Context<Self>) {
+    /// False: the system gives no thread.
+    fn spawn(&mut self, ctx: &Context<Self>) -> bool {
         let id = self.next_id;
         self.next_id += 1;
         let retire = Arc::new(AtomicBool::new(false));
         let (pool, broker, jobs) = (self.pool, Arc::clone(&self.broker), Arc::clone(&self.jobs));
-        let (flag, supervisor) = (Arc::clone(&retire), ctx.address());
-        let addr = SyncArbiter::start_with_thread_builder(
-            1,
-            move || std::thread::Builder::new().name(format!("{}-{id}", pool.noun())),
-            move || TaskActor {
-                id,
-                pool,
-                broker: Arc::clone(&broker),
-                jobs: Arc::clone(&jobs),
-                retire: Arc::clone(&flag),
-                supervisor: supervisor.clone(),
-            },
-        );
-        if let Err(e) = addr.try_send(Work) {
-            tracing::error!(pool = self.pool.noun(), error = %e, "cannot start an actor");
-            return;
-        }
+        let (flag, supervisor, roster) = (Arc::clone(&retire), ctx.address(), Arc::clone(&self.roster));
+        // It panics where there is no thread.
+        let started = catch_unwind(AssertUnwindSafe(|| {
+            SyncArbiter::start_with_thread_builder(
+                1,
+                move || std::thread::Builder::new().name(format!("{}-{id}", pool.noun())),
+                move || TaskActor {
+                    id,
+                    pool,
+                    broker: Arc::clone(&broker),
+                    jobs: Arc::clone(&jobs),
+                    roster: Arc::clone(&roster),
+                    retire: Arc::clone(&flag),
+                    supervisor: supervisor.clone(),
+                },
+            )
+        }));
+        let Ok(addr) = started.map_err(drop).and_then(|addr| addr.try_send(Work).map_err(drop).map(|()| addr)) else {
+            tracing::error!(pool = pool.noun(), actors = self.at_work.len(), "cannot start another actor");
+            return false;
+        };
         self.at_work.insert(id, Member { retire, _addr: addr });
+        true
     }
 }
 
@@ -119,11 +137,14 @@ impl Actor for PoolSupervisor {
 }
 
 impl Handler<Resize> for PoolSupervisor {
-    type Result = ();
+    type Result = usize;
 
-    fn handle(&mut self, Resize(wanted): Resize, ctx: &mut Self::Context) {
-        self.wanted = wanted.min(MAX_ACTORS);
-        self.adjust(ctx);
+    fn handle(&mut self, Resize(wanted): Resize, ctx: &mut Self::Context) -> usize {
+        if self.drained.is_empty() {
+            self.wanted = wanted.min(MAX_ACTORS);
+            self.adjust(ctx);
+        }
+        self.wanted
     }
 }
 
@@ -237,9 +258,16 @@ mod tests {
             finished: Arc::clone(&finished),
             given_back: Arc::clone(&given_back),
         });
+        let roster = Roster::new(Pool::Files);
         System::new().block_on(async {
             let jobs = Arc::new(One(Arc::new(Panics(AtomicUsize::new(0)))));
-            let pool = PoolSupervisor::start_pool(Pool::Files, 4, Arc::clone(&source) as Arc<dyn Broker>, jobs);
+            let pool = PoolSupervisor::start_pool(
+                Pool::Files,
+                4,
+                Arc::clone(&source) as Arc<dyn Broker>,
+                jobs,
+                Arc::clone(&roster),
+            );
             for wanted in [16, 1, 8] {
                 pool.send(Resize(wanted)).await.unwrap();
             }
@@ -249,5 +277,6 @@ mod tests {
             pool.send(Drain).await.unwrap();
         });
         assert_eq!((finished.load(Ordering::SeqCst), given_back.load(Ordering::SeqCst)), (497, 3));
+        assert_eq!(roster.count(), (0, 0), "who is gone is in no roster");
     }
 }

@@ -1,7 +1,8 @@
 //! One actor: takes a task, runs it, settles it; again.
 
-use super::Jobs;
 use super::pool::{Gone, PoolSupervisor};
+use super::roster::Place;
+use super::{Jobs, Roster};
 use crate::broker::{Broker, Delivery, Pool};
 use crate::pass::Run;
 use actix::prelude::*;
@@ -19,6 +20,7 @@ pub(super) struct TaskActor {
     pub(super) pool: Pool,
     pub(super) broker: Arc<dyn Broker>,
     pub(super) jobs: Arc<dyn Jobs>,
+    pub(super) roster: Arc<Roster>,
     pub(super) retire: Arc<AtomicBool>,
     pub(super) supervisor: Addr<PoolSupervisor>,
 }
@@ -53,9 +55,11 @@ impl Handler<Work> for TaskActor {
 
     fn handle(&mut self, _: Work, _: &mut Self::Context) {
         let mut farewell = Farewell { actor: self, panicked: true };
+        // Given up before the pool hears of the end.
+        let place = self.roster.join(self.id);
         while !self.retire.load(Ordering::Relaxed) {
             let Some(delivery) = self.broker.take(self.pool, PATIENCE) else { continue };
-            if !self.run(delivery) {
+            if !self.run(delivery, &place) {
                 return; // a fresh thread takes over
             }
         }
@@ -65,11 +69,12 @@ impl Handler<Work> for TaskActor {
 
 impl TaskActor {
     /// False if the task panicked.
-    fn run(&self, delivery: Delivery) -> bool {
+    fn run(&self, delivery: Delivery, place: &Place) -> bool {
         let Delivery { job, task, redelivered, mut ticket } = delivery;
         let Some(pass) = self.jobs.pass(job) else {
             return true; // dropping the ticket gives the task back
         };
+        let _busy = place.begin(job, &task);
         let mut run = Run::new(ticket.as_mut(), redelivered);
         let outcome = catch_unwind(AssertUnwindSafe(|| pass.run(&task, &mut run)));
         let report = run.report;

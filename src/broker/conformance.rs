@@ -95,7 +95,7 @@ fn amqp(first: Task, queue_type: QueueType) -> Job {
         following.join().unwrap();
         assert!(worker.close(PATIENCE), "the worker left something unsettled");
     });
-    let stop = Arc::new(move || amqp::cancel(&config, id, "a test").unwrap());
+    let stop = Arc::new(move || amqp::Office::connect(&config).unwrap().cancel_job(id, "a test").unwrap());
     Job { board, broker: Box::new(broker), over, stop, end }
 }
 

@@ -2,9 +2,11 @@
 
 use super::broker::BrokerArgs;
 use super::job::{ShowArgs, follow_job};
+use super::reach::find_job;
 use super::{refuse, summary, verify};
 use crate::broker::amqp::{self, AmqpConfig, JobState};
 use crate::exit_code::ExitCode;
+use crate::model::JobSpec;
 use crate::model::fleet::JobPhase;
 use crate::node::NodeError;
 use anyhow::bail;
@@ -29,31 +31,25 @@ pub fn run(args: &FollowArgs) -> ExitCode {
 
 fn try_run(args: &FollowArgs) -> anyhow::Result<ExitCode> {
     let config = args.broker.config()?;
-    let spec = match &args.job {
-        Some(job) => find_job(&config, job)?.spec,
-        None => only_job(&config)?.spec,
+    let jobs = amqp::jobs(&config).map_err(NodeError::Broker)?;
+    let state = match &args.job {
+        Some(job) => find_job(&jobs, job)?,
+        None => only_job(&jobs)?,
     };
-    let tell = if spec.pass == "verify" { verify::tell } else { summary::tell };
-    follow_job(&args.show, &config, &spec, tell)
+    follow_spec(&args.show, &config, &state.spec, 0)
 }
 
-/// The job of that id, or of the only id that begins so.
+/// Follows a job and tells how it ended in the words of its pass; of what failed only after so many retries.
 ///
 /// # Errors
-/// None, or several; the broker's.
-pub fn find_job(config: &AmqpConfig, id: &str) -> anyhow::Result<JobState> {
-    let jobs = amqp::jobs(config).map_err(NodeError::Broker)?;
-    let mut found = jobs.into_iter().filter(|j| j.spec.id.to_string().starts_with(id));
-    match (found.next(), found.next()) {
-        (Some(job), None) => Ok(job),
-        (None, _) => bail!("the broker knows no job {}: see `treehaul status`", crate::model::escaped(id.as_bytes())),
-        (Some(a), Some(b)) => bail!("several jobs begin so: {} and {}", a.spec.id, b.spec.id),
-    }
+/// The broker's.
+pub fn follow_spec(show: &ShowArgs, config: &AmqpConfig, spec: &JobSpec, retries: u64) -> anyhow::Result<ExitCode> {
+    let tell = if spec.pass == "verify" { verify::tell } else { summary::tell };
+    follow_job(show, config, spec, retries, tell)
 }
 
-fn only_job(config: &AmqpConfig) -> anyhow::Result<JobState> {
-    let jobs = amqp::jobs(config).map_err(NodeError::Broker)?;
-    let mut running = jobs.into_iter().filter(|j| j.phase != JobPhase::Ended);
+fn only_job(jobs: &[JobState]) -> anyhow::Result<&JobState> {
+    let mut running = jobs.iter().filter(|j| j.phase != JobPhase::Ended);
     match (running.next(), running.next()) {
         (Some(job), None) => Ok(job),
         (None, _) => bail!("no job is under way; name one that is over, see `treehaul status`"),

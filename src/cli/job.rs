@@ -16,7 +16,7 @@ use crate::model::policy::{CHUNK_ALIGN_BYTES, ChunkPolicy};
 use crate::model::{JobId, JobSpec, Policy, Task, Timestamp};
 use crate::node::{self, Ended, NodeError, PoolSizes, Prepared};
 use crate::pass::{Access, Pass, PassRow};
-use crate::telemetry::Board;
+use crate::telemetry::{Board, Sink, Told};
 use anyhow::Context;
 use clap::Args;
 use std::ffi::OsString;
@@ -269,7 +269,7 @@ fn try_run(
     anyhow::ensure!(!args.detach || broker.is_some(), "only a fleet can be left alone with a job: name its --broker");
     let report = args.show.report.as_deref().map(ReportFile::open).transpose()?;
     let ready = ready(roots, order, args.priority, broker.as_ref())?;
-    let watched = Watched::start(&ready.spec, report, &args.show)?;
+    let watched = Watched::start(&ready.spec, report, &args.show, 0)?;
     if let Some(id) = ready.running {
         watched.board.note(&format!("job {id} does this already: following it"));
     }
@@ -307,8 +307,9 @@ pub struct Watched {
 }
 
 impl Watched {
-    fn start(spec: &JobSpec, report: Option<ReportFile>, args: &ShowArgs) -> anyhow::Result<Self> {
+    fn start(spec: &JobSpec, report: Option<ReportFile>, args: &ShowArgs, retries: u64) -> anyhow::Result<Self> {
         let (sink, report) = report.map_or_else(|| Ok(ReportFile::none()), ReportFile::into_sink)?;
+        let sink = after(retries, sink);
         let (sink, lines) = if spec.policy.dry_run && !args.json && !args.quiet {
             let (sink, lines) = Lines::before(sink);
             (sink, Some(lines))
@@ -342,6 +343,15 @@ impl Watched {
         super::say(&format!("treehaul: {e:#}"));
         if code == ExitCode::Complete { ExitCode::Infrastructure } else { code }
     }
+}
+
+/// Passes on what is told after failed entries were tried again so many times.
+fn after(mut retries: u64, mut next: Sink) -> Sink {
+    Box::new(move |told: Told<'_>| match told {
+        Told::TakenBack(_) => retries = retries.saturating_sub(1),
+        told if retries == 0 => next(told),
+        _ => {}
+    })
 }
 
 /// A job that can be run, or that is under way.
@@ -458,15 +468,16 @@ fn run_job(ready: Ready, sizes: PoolSizes, broker: Option<&AmqpConfig>, board: &
     })
 }
 
-/// Follows a job that is, or was, on the broker, and says how it ended.
+/// Follows a job that is, or was, on the broker, and says how it ended. What failed before so many retries is not told.
 pub fn follow_job(
     args: &ShowArgs,
     config: &AmqpConfig,
     spec: &JobSpec,
+    retries: u64,
     tell: impl FnOnce(&Finished<'_>, Tell) -> ExitCode,
 ) -> anyhow::Result<ExitCode> {
     let report = args.report.as_deref().map(ReportFile::open).transpose()?;
-    let watched = Watched::start(spec, report, args)?;
+    let watched = Watched::start(spec, report, args, retries)?;
     let progress = watched.progress(None);
     let ended = node::follow(spec.id, config, &watched.board);
     progress.finish();

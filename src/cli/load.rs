@@ -43,7 +43,7 @@ impl LoadArgs {
 }
 
 /// Bytes a second.
-fn parse_rate(text: &str) -> Result<u64, String> {
+pub fn parse_rate(text: &str) -> Result<u64, String> {
     match parse_size(text).map_err(|e| e.to_string())? {
         0 => Err("0 would be no work at all: leave the option out for no limit".into()),
         bytes => Ok(bytes),

@@ -3,27 +3,34 @@
 mod broker;
 mod certificate;
 mod config;
+mod control;
 mod copy;
 mod delete;
 mod dirtime;
 mod doctor;
+mod failed;
 mod files_from;
 mod filter;
 mod follow;
 mod job;
 mod key;
 mod load;
+mod look;
+mod nodes;
 mod progress;
+mod reach;
 mod report;
 mod secret;
 mod settings;
 pub mod since;
 mod size;
 mod start;
+mod status;
 mod summary;
 mod sync;
 mod time;
 mod verify;
+mod watch;
 mod worker;
 mod would;
 
@@ -71,8 +78,37 @@ enum Command {
     Start(start::StartArgs),
     /// Come back to a job of the fleet: progress, summary and exit code as if one had never left
     Follow(follow::FollowArgs),
+    /// List what failed in a job of the fleet
+    Failed(failed::FailedArgs),
+    /// Try again what failed in a job of the fleet
+    Retry(failed::RetryArgs),
+    /// Clear what is kept of a job of the fleet because something in it failed
+    Reset(failed::ResetArgs),
     /// Work for the jobs of a fleet until stopped
     Worker(worker::WorkerArgs),
+    /// Say which jobs there are and how they stand, and what workers do
+    Status(status::StatusArgs),
+    /// List the workers of a fleet, and how each stands with its jobs
+    Nodes(nodes::NodesArgs),
+    /// Ask workers whether they are there
+    Ping(nodes::NodesArgs),
+    /// Look into workers
+    #[command(subcommand)]
+    Inspect(nodes::InspectCommand),
+    /// Have nobody take a task of jobs, or certain workers take none at all, until resumed
+    Pause(control::JobsArgs),
+    /// Have paused jobs, or paused workers, go on
+    Resume(control::JobsArgs),
+    /// End a job early
+    Cancel(control::CancelArgs),
+    /// End workers
+    Stop(control::StopArgs),
+    /// Give workers more actors
+    Grow(control::ResizeArgs),
+    /// Take actors from workers; each keeps one of a kind at least
+    Shrink(control::ResizeArgs),
+    /// Set the limits of workers, for all their jobs together
+    Throttle(control::ThrottleArgs),
 }
 
 /// Says something on stderr. A reader that went away (`| head`) must not end a job.
@@ -106,7 +142,21 @@ pub fn run(args: Args) -> ExitCode {
         Command::Config(command) => config::run(command),
         Command::Start(args) => start::run(args),
         Command::Follow(args) => follow::run(&args),
+        Command::Failed(args) => failed::failed(&args),
+        Command::Retry(args) => failed::retry(&args),
+        Command::Reset(args) => failed::reset(&args),
         Command::Worker(args) => worker::run(args),
+        Command::Status(args) => status::run(&args),
+        Command::Nodes(args) => nodes::nodes(&args),
+        Command::Ping(args) => nodes::ping(&args),
+        Command::Inspect(command) => nodes::inspect(&command),
+        Command::Pause(args) => control::pause(&args),
+        Command::Resume(args) => control::resume(&args),
+        Command::Cancel(args) => control::cancel(&args),
+        Command::Stop(args) => control::stop(&args),
+        Command::Grow(args) => control::grow(&args),
+        Command::Shrink(args) => control::shrink(&args),
+        Command::Throttle(args) => control::throttle(&args),
     }
 }
 

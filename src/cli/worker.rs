@@ -1,6 +1,7 @@
 //! `treehaul worker`.
 
 use super::broker::BrokerArgs;
+use super::control::Kind;
 use super::load::LoadArgs;
 use super::settings::{ALLOWED_ROOTS, DIR_ACTORS, FILE_ACTORS, Flag, NAME};
 use super::{refuse, start_logging};
@@ -9,6 +10,11 @@ use crate::node::{self, Allowed, Ended, PoolSizes};
 use anyhow::Context;
 use clap::Args;
 use std::ffi::OsString;
+
+/// Actors of each kind, if nothing is said: enough to hide the latency of a remote filesystem.
+const ACTORS: usize = 16;
+/// It is a part of queue names, which have up to 255.
+const MAX_NAME_BYTES: usize = 128;
 
 /// Arguments of `worker`.
 #[derive(Debug, Args)]
@@ -33,12 +39,15 @@ pub struct NodeArgs {
     /// What this worker is called [env: TREEHAUL_NAME=] [default: the host name]
     #[arg(long)]
     name: Option<OsString>,
-    /// Actors that list directories [env: TREEHAUL_DIR_ACTORS=] [default: by cores]
+    /// Actors that list directories [env: TREEHAUL_DIR_ACTORS=] [default: 16]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=4096))]
     dir_actors: Option<u16>,
-    /// Actors that copy [env: TREEHAUL_FILE_ACTORS=] [default: by cores]
+    /// Actors that copy [env: TREEHAUL_FILE_ACTORS=] [default: 16]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=4096))]
     file_actors: Option<u16>,
+    /// Have actors of this kind alone, and leave the queues of the other to other workers
+    #[arg(long, env = "TREEHAUL_QUEUES", value_name = "KIND", value_enum)]
+    queues: Option<Kind>,
 }
 
 impl NodeArgs {
@@ -66,15 +75,19 @@ pub fn run(args: WorkerArgs) -> ExitCode {
 fn try_run(args: &WorkerArgs) -> anyhow::Result<ExitCode> {
     args.load.be_nice(false)?;
     let settings = args.broker.settings(args.node.flags())?;
-    let usual = PoolSizes::for_this_machine();
+    let has = |kind| args.node.queues.is_none_or(|only| only == kind);
     let sizes = PoolSizes {
-        dirs: settings.count(&DIR_ACTORS).unwrap_or(usual.dirs),
-        files: settings.count(&FILE_ACTORS).unwrap_or(usual.files),
+        dirs: if has(Kind::Dirs) { settings.count(&DIR_ACTORS).unwrap_or(ACTORS) } else { 0 },
+        files: if has(Kind::Files) { settings.count(&FILE_ACTORS).unwrap_or(ACTORS) } else { 0 },
     };
     let name = settings.text(&NAME).context("a worker needs a name, and this host has none: give --name")?.to_owned();
+    anyhow::ensure!(
+        !name.is_empty() && name.len() <= MAX_NAME_BYTES && !name.contains(['/', '\0']),
+        "a worker's name has 1 to {MAX_NAME_BYTES} bytes and no slash"
+    );
     let config = args.broker.config()?;
     let allowed = settings.list(&ALLOWED_ROOTS).map_or_else(Allowed::everything, Allowed::below);
-    match node::run_worker(&config, name, sizes, args.load.limits(), allowed)? {
+    match node::run_worker(&config, &name, sizes, args.load.limits(), allowed)? {
         // Being told to stop is how a worker ends.
         Ended::Signalled(_) | Ended::Left(_) | Ended::Complete => Ok(ExitCode::Complete),
         Ended::Aborted(why) => {

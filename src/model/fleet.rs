@@ -1,7 +1,7 @@
 //! What is asked of workers, and what they say of themselves: the words between a fleet and whoever controls it.
 
 use super::policy::Limits;
-use super::{JobId, Timestamp, Totals};
+use super::{Failure, JobId, Timestamp, Totals};
 use serde::{Deserialize, Serialize};
 
 /// Which actors an order is about.
@@ -28,7 +28,7 @@ pub enum Order {
     Grow(Option<PoolKind>, u16),
     /// So many fewer; one is left at least. Those that go finish the task in their hands.
     Shrink(Option<PoolKind>, u16),
-    /// The node's own limits from now on.
+    /// The node's own limits from now on; what is not named is not limited.
     Throttle(Limits),
     /// Ends the worker: it finishes the tasks in its hands, or leaves them to others at once.
     Stop {
@@ -127,6 +127,8 @@ pub struct JobProgress {
     pub elapsed_ms: u64,
     /// What was said along the way.
     pub notes: Vec<String>,
+    /// Some of what failed.
+    pub failures: Vec<Failure>,
 }
 
 /// How a job ended.

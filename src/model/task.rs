@@ -151,6 +151,18 @@ impl Task {
         }
     }
 
+    /// The word for what it asks for.
+    pub fn noun(&self) -> &'static str {
+        match self {
+            Task::Dirs { .. } => "dirs",
+            Task::Pick { .. } => "pick",
+            Task::Batch { .. } => "batch",
+            Task::Chunk { .. } => "chunk",
+            Task::Finish { .. } => "finish",
+            Task::Remove { .. } => "remove",
+        }
+    }
+
     /// The directory that it is about, or that holds what it is about.
     pub fn directory(&self) -> &RelPath {
         match self {

@@ -1,7 +1,7 @@
 //! A job that the workers of a broker do: submitted, and followed, from here.
 
-use super::{Ended, NodeError};
-use crate::broker::amqp::{self, AmqpConfig, Followed, Follower, JobState};
+use super::{Ended, NodeError, Prepared};
+use crate::broker::amqp::{self, AmqpConfig, Followed, Follower, JobState, Retry};
 use crate::model::fleet::{JobEnd, JobPhase};
 use crate::model::{JobId, JobSpec, Report, Task};
 use crate::pass::{Pass, PassRow, Roots};
@@ -37,6 +37,28 @@ pub fn submit(
         Err(e) => {
             let mut report = Report::default();
             pass.conclude(&mut report);
+            Err(e.into())
+        }
+    }
+}
+
+/// Marks the target again and puts a job that is over back onto the broker, to do some of it again.
+///
+/// # Errors
+/// [`NodeError`]; the job is as it was then.
+pub fn reopen(spec: &JobSpec, config: &AmqpConfig, retry: Retry) -> Result<Arc<dyn Pass>, NodeError> {
+    let unknown = || NodeError::Refused(format!("this version has no pass '{}'", spec.pass));
+    let row = crate::pass::row(&spec.pass).ok_or_else(unknown)?;
+    let prepared = super::prepare(&spec.source, &spec.target, spec.id, row.access, &spec.policy)?;
+    let Prepared::Tree(roots) = prepared else {
+        return Err(NodeError::Refused("the job's source is no directory any more".into()));
+    };
+    let pass: Arc<dyn Pass> = Arc::from(row.prepare(spec, roots, true)?);
+    pass.mark()?;
+    match amqp::reopen(config, spec, retry) {
+        Ok(()) => Ok(pass),
+        Err(e) => {
+            pass.conclude(&mut Report::default());
             Err(e.into())
         }
     }

@@ -26,7 +26,8 @@ pub fn open_target(
     }
 }
 
-/// Keeps both roots together within the job's limits, and within the node's own if it has any.
+/// Keeps both roots together within the job's limits, and within the node's own, which may be set at any time: without
+/// any it costs a look at a number a call.
 pub fn limited(roots: Roots, policy: &Policy, node: Option<&Arc<Limiter>>) -> Roots {
     let job = (policy.limits != Limits::default()).then(|| Arc::new(Limiter::new(policy.limits)));
     let limiters: Vec<Arc<Limiter>> = job.into_iter().chain(node.cloned()).collect();

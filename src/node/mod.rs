@@ -6,13 +6,14 @@ pub mod doctor;
 mod fleet;
 pub mod history;
 mod layers;
+mod orders;
 mod roots;
 mod single;
 mod worker;
 
 pub use allowed::{Allowed, Checked};
 pub use alone::run_alone;
-pub use fleet::{follow, running_between, submit};
+pub use fleet::{follow, reopen, running_between, submit};
 pub use roots::{Prepared, prepare};
 pub use single::run_single;
 pub use worker::run_worker;
@@ -26,7 +27,7 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// How many actors of each kind.
+/// How many actors of each kind. A worker without actors of a kind leaves their queues alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PoolSizes {
     /// Dir actors.
@@ -129,14 +130,20 @@ fn gate_of(pass: &Arc<dyn Pass>) -> crate::broker::Gate {
 struct Pools {
     dirs: actix::Addr<crate::actor::PoolSupervisor>,
     files: actix::Addr<crate::actor::PoolSupervisor>,
+    /// What the actors of each do.
+    rosters: [Arc<crate::actor::Roster>; 2],
 }
 
 impl Pools {
     fn start(sizes: PoolSizes, broker: &Arc<dyn Broker>, jobs: &Arc<dyn Jobs>) -> Self {
-        use crate::actor::PoolSupervisor;
+        use crate::actor::{PoolSupervisor, Roster};
         use crate::broker::Pool;
-        let start = |pool, n| PoolSupervisor::start_pool(pool, n, Arc::clone(broker), Arc::clone(jobs));
-        Pools { dirs: start(Pool::Dirs, sizes.dirs), files: start(Pool::Files, sizes.files) }
+        let rosters = [Pool::Dirs, Pool::Files].map(Roster::new);
+        let start = |pool: Pool, n| {
+            let roster = Arc::clone(&rosters[pool as usize]);
+            PoolSupervisor::start_pool(pool, n, Arc::clone(broker), Arc::clone(jobs), roster)
+        };
+        Pools { dirs: start(Pool::Dirs, sizes.dirs), files: start(Pool::Files, sizes.files), rosters }
     }
 
     /// Waits until every actor has finished the task in its hands.

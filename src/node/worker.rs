@@ -1,5 +1,6 @@
 //! A worker: serves every job of a broker until it is stopped.
 
+use super::orders::{self, Desk, Leave};
 use super::{Allowed, Ended, NodeError, PoolSizes, Pools, Signals, layers};
 use crate::actor::Jobs;
 use crate::broker::Broker;
@@ -7,11 +8,12 @@ use crate::broker::amqp::{AmqpConfig, JobGate, Worker};
 use crate::fs::layers::Limiter;
 use crate::fs::posix::{RootKind, kind_of};
 use crate::fs::{self, Filesystem, Options, Side};
+use crate::model::fleet::{Answer, Order};
 use crate::model::policy::Limits;
 use crate::model::{JobId, JobSpec, Report, RootIdentity, Totals, escaped};
 use crate::pass::{OpenError, Pass, Roots, row};
 use std::collections::HashMap;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
 /// How long a stopping worker waits for the broker to confirm what was done.
@@ -20,13 +22,14 @@ const CLOSING: Duration = Duration::from_secs(20);
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 /// The jobs that this node takes part in.
-#[derive(Default)]
 struct Table {
     passes: RwLock<HashMap<JobId, Arc<dyn Pass>>>,
     /// Where jobs may work.
     allowed: Allowed,
     /// The node's own bound, which all its jobs share.
-    limiter: Option<Arc<Limiter>>,
+    limiter: Arc<Limiter>,
+    /// Where orders are obeyed, once there is something to give orders to.
+    desk: OnceLock<Desk>,
 }
 
 impl Jobs for Table {
@@ -38,7 +41,7 @@ impl Jobs for Table {
 impl JobGate for Table {
     fn admit(&self, spec: &JobSpec) -> Result<(), String> {
         // Looked at again after each reconnection: mounts may have gone.
-        let pass = open_job(spec, &self.allowed, self.limiter.as_ref())?;
+        let pass = open_job(spec, &self.allowed, Some(&self.limiter))?;
         self.passes.write().unwrap_or_else(PoisonError::into_inner).insert(spec.id, Arc::from(pass));
         tracing::info!(job = %spec.id, source = escaped(&spec.source), target = escaped(&spec.target), "serving a job");
         Ok(())
@@ -59,6 +62,20 @@ impl JobGate for Table {
     fn retire(&self, job: JobId) {
         self.passes.write().unwrap_or_else(PoisonError::into_inner).remove(&job);
         tracing::info!(%job, "the job is over");
+    }
+
+    fn order(&self, order: Order) -> Answer {
+        tracing::debug!(?order, "told");
+        match self.desk.get() {
+            Some(desk) => desk.obey(order),
+            None => Answer::Refused("it is just starting".to_owned()),
+        }
+    }
+
+    fn answered(&self, order: &Order) {
+        if let Some(desk) = self.desk.get() {
+            desk.answered(order);
+        }
     }
 }
 
@@ -99,45 +116,69 @@ fn check_root(role: &str, path: &[u8], root: &dyn Filesystem, submitted: &RootId
     here.differs(submitted).map_or(Ok(()), |why| Err(format!("{role} {} {why}", escaped(path))))
 }
 
-/// Works until SIGINT or SIGTERM, where it is `allowed`, within the node's own `limits` and those of each job. Blocks.
+/// Works until SIGINT, SIGTERM or an order, where it is `allowed`, within the node's own `limits` and those of each job.
+/// Blocks.
 ///
 /// # Errors
 /// [`NodeError`], if the broker cannot be reached at the start or is lost for good.
 pub fn run_worker(
     config: &AmqpConfig,
-    name: String,
+    name: &str,
     sizes: PoolSizes,
     limits: Limits,
     allowed: Allowed,
 ) -> Result<Ended, NodeError> {
-    let limiter = (limits != Limits::default()).then(|| Arc::new(Limiter::new(limits)));
-    let table = Arc::new(Table { limiter, allowed, ..Table::default() });
+    let limiter = Arc::new(Limiter::new(limits));
+    let table = Arc::new(Table { passes: RwLock::default(), allowed, limiter, desk: OnceLock::new() });
     let mut config = config.clone();
-    config.prefetch = [sizes.dirs, sizes.files].map(|n| u16::try_from(2 * n).unwrap_or(u16::MAX));
-    let shown = name.clone();
-    let worker = Worker::connect(&config, name, Arc::clone(&table) as Arc<dyn JobGate>)?;
-    tracing::info!(name = escaped(shown.as_bytes()), broker = %config, ?sizes, "working");
-    let jobs = table as Arc<dyn Jobs>;
-    let broker = Arc::new(Arc::clone(&worker)) as Arc<dyn Broker>;
-    let lost = actix::System::new().block_on(async {
-        let mut signals = Signals::new()?;
-        let pools = Pools::start(sizes, &broker, &jobs);
-        let outcome = tokio::select! {
-            number = signals.next() => Ok(number),
-            why = lost(&worker) => Err(why),
-        };
-        worker.drain();
-        tokio::select! {
-            () = pools.drain() => {}
-            number = signals.next() => std::process::exit(128 + number),
+    config.prefetch = orders::prefetch([sizes.dirs, sizes.files]);
+    let worker = Worker::connect(&config, name.to_owned(), Arc::clone(&table) as Arc<dyn JobGate>)?;
+    if worker.name() != name {
+        tracing::warn!(name = escaped(worker.name().as_bytes()), "another worker has this one's name");
+    }
+    tracing::info!(name = escaped(worker.name().as_bytes()), broker = %config, ?sizes, "working");
+    let left = actix::System::new().block_on(work(&worker, &table, sizes))?;
+    let at_once = matches!(left, Left::AtOnce);
+    let settled = worker.close(if at_once { Duration::ZERO } else { CLOSING });
+    match left {
+        Left::Lost(why) => Ok(Ended::Aborted(why)),
+        Left::AtOnce => Ok(Ended::Complete),
+        _ if !settled => {
+            Err(NodeError::System("the broker did not confirm what was done; it will be done again".into()))
         }
-        Ok::<_, NodeError>(outcome)
-    })?;
-    let settled = worker.close(CLOSING);
-    match lost {
-        Ok(number) if settled => Ok(Ended::Signalled(number)),
-        Ok(_) => Err(NodeError::System("the broker did not confirm what was done; it will be done again".into())),
-        Err(why) => Ok(Ended::Aborted(why)),
+        Left::Signalled(number) => Ok(Ended::Signalled(number)),
+        Left::Told => Ok(Ended::Complete),
+    }
+}
+
+/// Why the work ended.
+enum Left {
+    Signalled(i32),
+    Told,
+    /// Told not to wait for what is in hand.
+    AtOnce,
+    Lost(String),
+}
+
+/// Works until there is a reason to end, and until what is in hand is finished.
+async fn work(worker: &Arc<Worker>, table: &Arc<Table>, sizes: PoolSizes) -> Result<Left, NodeError> {
+    let mut signals = Signals::new()?;
+    let jobs = Arc::clone(table) as Arc<dyn Jobs>;
+    let pools = Pools::start(sizes, &(Arc::new(Arc::clone(worker)) as Arc<dyn Broker>), &jobs);
+    let wanted = [sizes.dirs, sizes.files];
+    let desk = table.desk.get_or_init(|| Desk::new(worker, &pools, wanted, Arc::clone(&table.limiter)));
+    let left = tokio::select! {
+        number = signals.next() => Left::Signalled(number),
+        () = desk.is_leaving(Leave::Drain) => Left::Told,
+        why = lost(worker) => Left::Lost(why),
+    };
+    desk.leave().send_if_modified(|leave| Leave::Drain > std::mem::replace(leave, Leave::Drain.max(*leave)));
+    worker.drain();
+    tokio::select! {
+        biased;
+        () = desk.is_leaving(Leave::Now) => Ok(Left::AtOnce),
+        number = signals.next() => std::process::exit(128 + number),
+        () = pools.drain() => Ok(left),
     }
 }
 

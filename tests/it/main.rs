@@ -3,6 +3,7 @@
 mod architecture;
 mod changes;
 mod chunks;
+mod control;
 mod delete;
 mod dirtime;
 mod doctor;

@@ -16,6 +16,7 @@ use lapin::{Channel, Consumer, ConsumerDelegate};
 use std::future::{Future, ready};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use tokio::sync::mpsc::UnboundedSender;
 
 /// So many workers may be lost with a message before its tasks are worked on one by one.
@@ -50,6 +51,8 @@ pub(super) struct Consumption {
     /// Told when the broker ends a consumer.
     ended: UnboundedSender<Option<lapin::Error>>,
     consumers: Vec<(Source, Consumer)>,
+    /// Set before the present consumers are ended from here.
+    expected: Arc<AtomicBool>,
 }
 
 impl Consumption {
@@ -59,7 +62,8 @@ impl Consumption {
         channel: Channel,
         ended: UnboundedSender<Option<lapin::Error>>,
     ) -> Self {
-        Consumption { run: Arc::clone(run), lanes: Arc::clone(lanes), channel, ended, consumers: Vec::new() }
+        let (run, lanes) = (Arc::clone(run), Arc::clone(lanes));
+        Consumption { run, lanes, channel, ended, consumers: Vec::new(), expected: Arc::default() }
     }
 
     /// Starts to consume a queue, `prefetch` messages at a time; 0 is as many as there are.
@@ -79,6 +83,7 @@ impl Consumption {
             lanes: Arc::clone(&self.lanes),
             source,
             ended: self.ended.clone(),
+            expected: Arc::clone(&self.expected),
         });
         if let Source::Tasks(queue) = source {
             self.run.set_consumer(queue, true);
@@ -96,6 +101,8 @@ impl Consumption {
     pub async fn cancel(&mut self) -> lapin::Result<()> {
         let (parked, ended) = std::mem::take(&mut self.consumers).into_iter().partition(|(s, _)| *s == Source::Hold);
         self.consumers = parked;
+        // The consumer of what is parked goes on, and its end is never expected.
+        std::mem::take(&mut self.expected).store(true, SeqCst);
         for (source, consumer) in ended {
             self.channel.basic_cancel(consumer.tag(), BasicCancelOptions::default()).await?;
             if let Source::Tasks(queue) = source {
@@ -111,6 +118,7 @@ struct Inlet {
     lanes: Arc<Lanes>,
     source: Source,
     ended: UnboundedSender<Option<lapin::Error>>,
+    expected: Arc<AtomicBool>,
 }
 
 impl ConsumerDelegate for Inlet {
@@ -118,6 +126,7 @@ impl ConsumerDelegate for Inlet {
         match delivery {
             Ok(Some(delivery)) if self.source == Source::Hold => parked(&self.run, &delivery),
             Ok(Some(delivery)) => self.lanes.arrive(arrived(&self.run, self.source, delivery)),
+            Ok(None) if self.source != Source::Hold && self.expected.load(SeqCst) => {}
             // The receiver is gone only if the run is over, and then nobody minds.
             Ok(None) => drop(self.ended.send(None)),
             Err(e) => drop(self.ended.send(Some(e))),
@@ -212,7 +221,7 @@ pub(super) fn home_of(seal: &Seal, body: &[u8], job: JobId) -> String {
 }
 
 /// What a task is about: its directory, and the entry if it is only one.
-fn what_of(task: &Task) -> Vec<u8> {
+pub(super) fn what_of(task: &Task) -> Vec<u8> {
     match task.only_name() {
         Some(name) => task.directory().display_join(name),
         None => task.directory().as_bytes().to_vec(),

@@ -2,22 +2,32 @@
 
 use super::connection;
 use super::lanes::Lanes;
-use super::messages::{Control, Probe, Reply, Standing};
+use super::messages::{Control, Errand, Probe, Reply, Standing, Word};
 use super::publish;
 use super::run::Run;
 use super::session::Session;
+use super::stranger;
 use super::topology;
 use crate::model::Queue;
+use crate::model::filter::NameGlobs;
+use crate::model::fleet::{Answer, Order};
 use futures_util::StreamExt;
+use lapin::message::Delivery;
 use lapin::options::{BasicConsumeOptions, BasicPublishOptions};
 use lapin::types::FieldTable;
 use lapin::{BasicProperties, Channel, Connection, Consumer};
 use std::sync::Arc;
+use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
+
+/// Answers to messages that cannot be read go to mailboxes with such names alone.
+const MAILBOXES: &str = "treehaul.replies.";
 
 /// The control queue of one connection.
 pub(super) struct Ear {
     channel: Channel,
     consumer: Consumer,
+    /// It lets the broker count this worker.
+    _present: Option<Consumer>,
 }
 
 impl Ear {
@@ -28,13 +38,26 @@ impl Ear {
         topology::declare_mailbox(&channel, &name, true).await?;
         let options = BasicConsumeOptions { no_ack: true, ..BasicConsumeOptions::default() };
         let consumer = channel.basic_consume(name.into(), "".into(), options, FieldTable::default()).await?;
-        Ok(Ear { channel, consumer })
+        // Last: who is counted hears what is asked.
+        let present = be_counted(connection).await;
+        let present = present.inspect_err(|e| tracing::debug!(error = %e, "this worker is not counted")).ok();
+        Ok(Ear { channel, consumer, _present: present })
     }
 
     /// Answers until the connection fails.
     pub async fn serve(mut self, session: &Arc<Session>) -> lapin::Result<()> {
+        let (orders, inbox) = mpsc::unbounded_channel();
+        let channel = self.channel.clone();
+        tokio::select! {
+            ended = self.listen(session, &orders) => ended,
+            ended = obey(session, &channel, inbox) => ended,
+        }
+    }
+
+    async fn listen(&mut self, session: &Arc<Session>, orders: &UnboundedSender<Errand>) -> lapin::Result<()> {
         while let Some(delivery) = self.consumer.next().await {
-            match session.seal().open(&delivery?.data) {
+            let delivery = delivery?;
+            match session.seal().open(&delivery.data) {
                 Ok(Control::Probe(probe)) => {
                     let (session, channel) = (Arc::clone(session), self.channel.clone());
                     tokio::spawn(async move {
@@ -44,10 +67,75 @@ impl Ear {
                         }
                     });
                 }
-                Err(e) => tracing::warn!(error = %e, "passed over a control message"),
+                // The receiver lives as long as this future.
+                Ok(Control::Order(errand)) => drop(orders.send(errand)),
+                Err(e) => {
+                    tracing::warn!(error = %e, "passed over a control message");
+                    if let Some(frame) = stranger::introduction(session.worker_name(), &e) {
+                        self.introduce(&delivery, &frame).await?;
+                    }
+                }
             }
         }
         Ok(())
+    }
+
+    /// Tells who this is to whoever sent what cannot be read.
+    async fn introduce(&self, unread: &Delivery, frame: &[u8]) -> lapin::Result<()> {
+        let Some(mailbox) = unread.properties.reply_to().clone() else { return Ok(()) };
+        if !mailbox.as_str().starts_with(MAILBOXES) {
+            return Ok(());
+        }
+        reply(&self.channel, mailbox.as_str(), frame).await
+    }
+}
+
+async fn be_counted(connection: &Connection) -> lapin::Result<Consumer> {
+    let channel = connection.create_channel().await?;
+    topology::declare_workers(&channel).await?;
+    let options = BasicConsumeOptions { no_ack: true, ..BasicConsumeOptions::default() };
+    channel.basic_consume(topology::WORKERS.into(), "".into(), options, FieldTable::default()).await
+}
+
+async fn reply(channel: &Channel, mailbox: &str, body: &[u8]) -> lapin::Result<()> {
+    let (options, properties) = (BasicPublishOptions::default(), BasicProperties::default());
+    channel.basic_publish("".into(), mailbox.into(), options, body, properties).await.map(drop)
+}
+
+/// Does what is ordered, one order after the other.
+async fn obey(session: &Arc<Session>, channel: &Channel, mut inbox: UnboundedReceiver<Errand>) -> lapin::Result<()> {
+    while let Some(Errand { nodes, order, reply_to, id }) = inbox.recv().await {
+        let worker = session.worker_name().to_owned();
+        let meant = NameGlobs::new(&nodes).is_ok_and(|globs| globs.matches(&worker));
+        let answer = if meant { Some(execute(session, order.clone()).await) } else { None };
+        let word = Word { id, worker, answer };
+        let body = session.seal().seal(&word).or_else(|e| {
+            let answer = Some(Answer::Refused(format!("the answer cannot be sent: {e}")));
+            session.seal().seal(&Word { answer, ..word })
+        });
+        reply(channel, &reply_to, &body.map_err(std::io::Error::other)?).await?;
+        if meant {
+            let gate = Arc::clone(&session.core().gate);
+            if let Err(error) = tokio::task::spawn_blocking(move || gate.answered(&order)).await {
+                tracing::error!(%error, "an order was not followed");
+            }
+        }
+    }
+    Ok(())
+}
+
+async fn execute(session: &Arc<Session>, order: Order) -> Answer {
+    if order == Order::Leading {
+        return Answer::Leading(session.core().leading());
+    }
+    let gate = Arc::clone(&session.core().gate);
+    let done = tokio::task::spawn_blocking(move || gate.order(order)).await;
+    match done.unwrap_or_else(|e| Answer::Refused(format!("it failed: {e}"))) {
+        Answer::Node(mut info) => {
+            info.jobs = session.node_jobs();
+            Answer::Node(info)
+        }
+        other => other,
     }
 }
 
@@ -65,10 +153,9 @@ async fn answer(session: &Session, channel: &Channel, probe: Probe) -> lapin::Re
         None => (session.id, Standing::Unknown),
     };
     let worker = session.worker_name().to_owned();
-    let reply = Reply { round: probe.round, worker, session: number, standing };
-    let body = session.seal().seal(&reply).map_err(std::io::Error::other)?;
-    let (options, properties) = (BasicPublishOptions::default(), BasicProperties::default());
-    channel.basic_publish("".into(), probe.reply_to.into(), options, &body, properties).await.map(drop)
+    let said = Reply { round: probe.round, worker, session: number, standing };
+    let body = session.seal().seal(&said).map_err(std::io::Error::other)?;
+    reply(channel, &probe.reply_to, &body).await
 }
 
 /// Returns when all deliveries that the broker had sent before have been counted.

@@ -12,7 +12,7 @@ use std::fmt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Every message starts with it.
-const MAGIC: [u8; 2] = *b"th";
+pub(super) const MAGIC: [u8; 2] = *b"th";
 /// Raised with every change that an older worker would misread.
 pub(super) const WIRE_VERSION: u8 = 3;
 /// Magic, version, kind, and when it expires: seconds since 1970, little-endian.
@@ -196,7 +196,7 @@ pub enum EnvelopeError {
 
 #[cfg(test)]
 mod tests {
-    use super::super::messages::{Control, JobEvent, Origin, Record, Reply};
+    use super::super::messages::{Control, JobEvent, Origin, Record, Reply, Word};
     use super::*;
     use proptest::prelude::*;
 
@@ -262,7 +262,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn hostile_bytes_never_panic(kind in 1..=5u8, body in proptest::collection::vec(any::<u8>(), 0..300)) {
+        fn hostile_bytes_never_panic(kind in 1..=6u8, body in proptest::collection::vec(any::<u8>(), 0..300)) {
             let seal = plain();
             let bytes = seal.seal_raw(kind, u64::MAX, &body);
             let _ = seal.open::<Tasks>(&bytes);
@@ -270,6 +270,7 @@ mod tests {
             let _ = seal.open::<JobEvent>(&bytes);
             let _ = seal.open::<Control>(&bytes);
             let _ = seal.open::<Reply>(&bytes);
+            let _ = seal.open::<Word>(&bytes);
         }
     }
 }

@@ -102,21 +102,41 @@ impl Follower {
             }
         }
     }
-
-    /// How often failed entries of the job were tried again.
-    pub fn retries(&self) -> u64 {
-        self.story.retries
-    }
 }
 
-/// Reads what is kept of a job that is over: what failed. Blocks.
+/// Reads what a job's stream tells up to now; tells how often failed entries were tried again. Blocks.
 ///
 /// # Errors
-/// [`AmqpError::NoJob`], if nothing is kept.
+/// Any [`AmqpError`].
 pub fn replay(config: &AmqpConfig, job: JobId, board: Arc<Board>) -> Result<u64, AmqpError> {
-    let mut follower = Follower::new(config, job, board)?;
-    follower.run(&|| false)?;
-    Ok(follower.retries())
+    let mut story = Story::new(job, board);
+    super::blocking()?.block_on(async {
+        let connection = connection::open(config, "reader").await?;
+        let read = read_to_now(&connection, config, &mut story, job).await;
+        connection::close(&connection).await;
+        read.map_err(|e| AmqpError::using(config, &e))
+    })?;
+    Ok(story.retries)
+}
+
+/// Reads up to a mark that is made now.
+async fn read_to_now(connection: &Connection, config: &AmqpConfig, story: &mut Story, job: JobId) -> lapin::Result<()> {
+    let name = topology::results(job);
+    if topology::ready(connection, &name).await?.is_none() {
+        return Ok(());
+    }
+    let out = connection::confirmed_channel(connection).await?;
+    let mark = super::random();
+    joblog::record(&out, &config.seal, job, What::Mark(mark)).await?;
+    let mut stream: Reader<Record> = Reader::open(connection, &config.seal, &name, 0).await?;
+    while story.mark != Some(mark) {
+        match stream.next(SILENCE).await? {
+            Some(Next::Entry(record)) => story.take(record),
+            Some(Next::Quiet) => {}
+            None => return Ok(()),
+        }
+    }
+    Ok(())
 }
 
 /// One connection of a follower.

@@ -45,8 +45,8 @@ struct Lane {
     files: VecDeque<Held>,
     files_bytes: usize,
     arrived: [VecDeque<Arrived>; 2],
-    /// Nothing is to be done for it here now.
-    closed: bool,
+    /// No actor gets anything from here, and nothing stays here.
+    paused: bool,
     /// Time that actors spent on the job, divided by its weight.
     used: Duration,
 }
@@ -61,6 +61,9 @@ impl Lane {
     }
 
     fn pop(&mut self, pool: Pool) -> Option<Taken> {
+        if self.paused {
+            return None;
+        }
         let held = if pool == Pool::Dirs { self.dirs.pop_back() } else { self.pop_file() };
         held.map(Taken::Task).or_else(|| self.arrived[pool as usize].pop_front().map(Taken::Message))
     }
@@ -87,6 +90,8 @@ struct State {
     /// Actors of other workers that wait, as far as the leader knows.
     others_wait: [bool; 2],
     draining: bool,
+    /// Pools without any actor: their tasks are for other workers.
+    unserved: [bool; 2],
 }
 
 impl State {
@@ -127,20 +132,13 @@ impl Lanes {
         let used = state.lanes.iter().map(|l| l.used).min().unwrap_or_default();
         state.lanes.push(Lane {
             run: Arc::clone(run),
-            closed: false,
             used,
             dirs: VecDeque::new(),
             files: VecDeque::new(),
             files_bytes: 0,
             arrived: Default::default(),
+            paused: false,
         });
-    }
-
-    /// From now on tasks of a job stay here, or do not.
-    pub fn set_open(&self, run: &Arc<Run>, open: bool) {
-        if let Some(lane) = self.lock().lane(run) {
-            lane.closed = !open;
-        }
     }
 
     /// An actor spent so long on a task of a job.
@@ -148,6 +146,19 @@ impl Lanes {
         if let Some(lane) = self.lock().lane(run) {
             lane.used += time / run.weight;
         }
+    }
+
+    /// From now on no actor gets a task of a job, and none of it stays here; or they do again. What waits already
+    /// is left to [`Lanes::clear`].
+    pub fn pause(&self, run: &Arc<Run>, paused: bool) {
+        let mut state = self.lock();
+        let before = state.lane(run).map(|lane| std::mem::replace(&mut lane.paused, paused));
+        drop(state);
+        if before == Some(paused) {
+            return;
+        }
+        self.room.notify_all();
+        self.work.iter().for_each(Condvar::notify_all);
     }
 
     /// Forgets a job with everything that waits.
@@ -170,6 +181,11 @@ impl Lanes {
         drop(state);
         self.room.notify_all();
         (held, arrived)
+    }
+
+    /// Says which pools have actors here; nothing is kept for the others.
+    pub fn set_served(&self, served: [bool; 2]) {
+        self.lock().unserved = served.map(|served| !served);
     }
 
     /// From now on no actor gets a task, and nothing stays here.
@@ -225,10 +241,10 @@ impl Lanes {
         let deadline = Instant::now() + ROOM_PATIENCE;
         loop {
             let others = state.others_wait[pool as usize] && state.waiting[pool as usize] == 0;
-            if state.draining {
+            if state.draining || state.unserved[pool as usize] {
                 return Some(held);
             }
-            let Some(lane) = state.lane(&run).filter(|l| !l.closed) else { return Some(held) };
+            let Some(lane) = state.lane(&run).filter(|l| !l.paused) else { return Some(held) };
             let full = pool == Pool::Files && lane.files_bytes >= FILES_BYTES;
             if others && lane.local(pool) >= WORTH_SHARING {
                 return Some(held);
@@ -257,7 +273,7 @@ impl Lanes {
             let run = Arc::clone(&held.token.run);
             let draining = state.draining;
             match state.lane(&run) {
-                Some(lane) if !draining && !lane.closed => lane.push(held, true),
+                Some(lane) if !draining && !lane.paused => lane.push(held, true),
                 _ => homeless.push(held),
             }
         }
@@ -312,11 +328,13 @@ impl Lanes {
         let pool = pool_of(queue);
         let mut state = self.lock();
         let waits = state.waiting[pool as usize] > 0 || state.others_wait[pool as usize];
-        waits && state.lane(run).is_none_or(|l| l.local(pool) == 0)
+        waits && state.lane(run).is_none_or(|l| !l.paused && l.local(pool) == 0)
     }
 
-    /// Actors that wait, by pool.
+    /// Actors that wait for more, by pool; none while nothing may be taken.
     pub fn idle(&self) -> [u32; 2] {
-        self.lock().waiting
+        let state = self.lock();
+        let paused = !state.lanes.is_empty() && state.lanes.iter().all(|l| l.paused);
+        if paused { [0; 2] } else { state.waiting }
     }
 }

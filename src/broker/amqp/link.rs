@@ -52,6 +52,7 @@ impl<'a> Link<'a> {
 
     /// Asks all workers.
     pub async fn probe(&self, probe: Probe) -> lapin::Result<()> {
+        // Also for those who cannot read the body.
         let properties = BasicProperties::default().with_reply_to(probe.reply_to.as_str().into());
         let body = self.seal.seal(&Control::Probe(probe)).map_err(std::io::Error::other)?;
         let options = BasicPublishOptions::default();

@@ -1,6 +1,6 @@
 //! What travels: the kinds of messages, and what is in them.
 
-use crate::model::fleet::JobEnd;
+use crate::model::fleet::{Answer, JobEnd, Order};
 use crate::model::{JobId, JobSpec, Queue, Report, Task, Totals};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::time::Duration;
@@ -194,6 +194,28 @@ pub(super) enum JobEvent {
 pub(super) enum Control {
     /// Asks how a worker stands with a job.
     Probe(Probe),
+    /// Asks some workers for something.
+    Order(Errand),
+}
+
+/// An order on its way to those whom it is for.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct Errand {
+    /// Globs of worker names; none means everybody.
+    pub nodes: Vec<String>,
+    pub order: Order,
+    pub reply_to: String,
+    /// Comes back with the answers.
+    pub id: u64,
+}
+
+/// What a worker says to an [`Errand`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct Word {
+    pub id: u64,
+    pub worker: String,
+    /// None: the order is for others. Who asks knows then that nobody is missing.
+    pub answer: Option<Answer>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -261,6 +283,10 @@ impl Payload for Control {
 }
 impl Payload for Reply {
     const KIND: u8 = 5;
+    const LIVES: Duration = TALK;
+}
+impl Payload for Word {
+    const KIND: u8 = 6;
     const LIVES: Duration = TALK;
 }
 impl Payload for Baton {

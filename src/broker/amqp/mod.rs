@@ -23,6 +23,8 @@ mod config;
 mod connection;
 mod consume;
 mod control;
+#[cfg(test)]
+mod control_tests;
 mod envelope;
 mod error;
 mod follow;
@@ -32,10 +34,13 @@ mod fuzz_tests;
 mod hostile_tests;
 mod intervals;
 mod joblog;
+mod jobs;
 mod lanes;
 mod lead;
 mod link;
 mod messages;
+mod nameplate;
+mod office;
 mod patience;
 mod publish;
 mod quiescence;
@@ -43,7 +48,9 @@ mod run;
 mod session;
 mod settle;
 mod story;
+mod stranger;
 mod submit;
+mod terms;
 #[cfg(test)]
 mod tests;
 mod ticket;
@@ -55,7 +62,10 @@ pub use config::{Access, AmqpConfig, Identity, QueueType};
 pub use envelope::Seal;
 pub use error::AmqpError;
 pub use follow::{Followed, Follower, replay};
-pub use submit::{JobState, Retry, cancel, jobs, pause, reopen, submit};
+pub use jobs::JobState;
+pub use office::{Answers, Office, QueueDepth};
+pub use stranger::Stranger;
+pub use submit::{Retry, forget, jobs, reopen, submit};
 pub use worker::{JobGate, Worker};
 
 /// A runtime for calls that block.

@@ -5,16 +5,18 @@ use super::consume::{self, Consumption, Source};
 use super::control::Ear;
 use super::envelope::Seal;
 use super::joblog::{self, Next, Reader};
-use super::lanes::Lanes;
+use super::lanes::{Arrived, Lanes};
 use super::lead;
 use super::messages::{JobEvent, What};
 use super::patience::Patience;
 use super::publish::{self, Publisher};
 use super::run::Run;
 use super::settle::{self, Desk};
+use super::terms::Terms;
+use super::token::Held;
 use super::topology;
-use super::worker::{Boards, Core, JobGate, Stage};
-use crate::model::fleet::JobPhase;
+use super::worker::{Core, JobGate, Led, Stage};
+use crate::model::fleet::{JobPhase, NodeJob};
 use crate::model::{JobId, JobSpec, Queue};
 use crate::telemetry::Board;
 use lapin::{Channel, Connection};
@@ -149,6 +151,10 @@ impl Session {
         &self.core.config.seal
     }
 
+    pub fn core(&self) -> &Arc<Core> {
+        &self.core
+    }
+
     pub fn worker_name(&self) -> &str {
         &self.core.name
     }
@@ -189,8 +195,8 @@ impl Session {
     }
 
     /// This worker leads a job from now on, until what is given back is dropped.
-    pub fn register_board(&self, spec: &JobSpec, board: &Arc<Board>) -> Boards {
-        Boards::register(&self.core, spec, board)
+    pub fn register_board(&self, spec: &JobSpec, board: &Arc<Board>) -> Led {
+        Led::new(&self.core, spec, board)
     }
 
     /// Reads the job log. Jobs begin when it is quiet, so that those long gone are passed over in one go.
@@ -383,20 +389,25 @@ impl Session {
         let (ended, mut ends) = mpsc::unbounded_channel();
         let mut consumption = Consumption::new(run, self.lanes(), channel.clone(), ended);
         let mut stage = self.core.stage.subscribe();
-        let mut idle = self.core.paused.subscribe();
+        let mut terms = self.core.terms.subscribe();
+        let mut share = *terms.borrow();
         let mut sweep = tokio::time::interval(SWEEP);
         loop {
             let (state, now) = (states.borrow_and_update().clone(), *stage.borrow_and_update());
-            let paused = state.paused || *idle.borrow_and_update();
+            let before = std::mem::replace(&mut share, *terms.borrow_and_update());
+            if before.prefetch != share.prefetch && state.phase < JobPhase::Ended {
+                consumption.cancel().await?;
+            }
+            let paused = state.paused || share.paused;
             if state.quarantined.is_some() && run.live() == 0 && !run.has_news() {
                 return Ok(Left::Quarantined);
             }
             let takes = now == Stage::Open && !paused && state.quarantined.is_none();
-            self.arrange(run, &mut consumption, state.phase, takes).await?;
+            self.arrange(run, &mut consumption, state.phase, takes, share).await?;
             tokio::select! {
+                changed = terms.changed() => if changed.is_err() { return Ok(Left::Over) },
                 changed = states.changed() => if changed.is_err() { return Ok(Left::Over) },
                 changed = stage.changed() => if changed.is_err() { return Ok(Left::Over) },
-                changed = idle.changed() => if changed.is_err() { return Ok(Left::Over) },
                 end = ends.recv(), if !run.is_over() && now == Stage::Open => {
                     return end.flatten().map_or(Ok(Left::Over), Err);
                 }
@@ -414,9 +425,10 @@ impl Session {
         consumption: &mut Consumption,
         phase: JobPhase,
         takes: bool,
+        share: Terms,
     ) -> lapin::Result<()> {
-        let [dirs, files] = self.core.config.prefetch;
-        self.lanes().set_open(run, takes);
+        let [dirs, files] = share.prefetch;
+        self.lanes().pause(run, !takes);
         if phase >= JobPhase::Stopping {
             run.set_stopping();
             // What waits is dropped; the leader empties the queues.
@@ -446,6 +458,21 @@ impl Session {
 
     fn sweep(&self, run: &Arc<Run>) {
         give_away(self.lanes().take_old(run, MAX_AGE));
+    }
+
+    /// How this worker stands with each job that it knows.
+    pub fn node_jobs(&self) -> Vec<NodeJob> {
+        let (jobs, mut all) = (self.jobs(), Vec::new());
+        for (job, known) in jobs.iter() {
+            let (unsettled, refused) = match &known.standing {
+                Some(Ok((run, _))) => (run.live(), None),
+                Some(Err(why)) => (0, Some(why.clone())),
+                None => (0, None),
+            };
+            all.push(NodeJob { job: *job, refused, unsettled, leads: self.core.leads(*job) });
+        }
+        all.sort_by_key(|known| known.job);
+        all
     }
 
     /// Moves deliveries that have been open for long to a queue of this run's own, from where they come back at once.
@@ -478,7 +505,7 @@ impl Session {
 }
 
 /// Gives tasks and deliveries that nobody looked into to the broker, as messages of their own.
-fn give_away((mut tasks, untouched): (Vec<super::token::Held>, Vec<super::lanes::Arrived>)) {
+fn give_away((mut tasks, untouched): (Vec<Held>, Vec<Arrived>)) {
     tasks.extend(untouched.into_iter().filter_map(|a| consume::look_into(a, false)).flatten());
     if publish::post(tasks, false).is_err() {
         tracing::debug!("the connection is gone; the broker delivers again by itself");

@@ -1,15 +1,17 @@
 //! How a job comes onto the broker, once and again; and what is known of jobs that are there.
 
 use super::connection::{self, Published};
+use super::consume::what_of;
 use super::envelope::Seal;
 use super::joblog::{self, Next, Reader};
+use super::jobs::{JobState, fold};
 use super::messages::{Baton, JobEvent, Origin, TasksRef, What};
 use super::topology::{self, JOB_LOG};
 use super::{AmqpConfig, AmqpError};
-use crate::model::fleet::{JobEnd, JobPhase};
 use crate::model::{JobId, JobSpec, Task, Totals};
+use lapin::options::{BasicAckOptions, BasicGetOptions, BasicNackOptions};
 use lapin::{Channel, Connection};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 /// Weight of the first tasks in one message, in bytes.
@@ -41,7 +43,7 @@ pub fn submit(config: &AmqpConfig, spec: &JobSpec, first: impl IntoIterator<Item
 }
 
 /// Some of what failed in a job that is over.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Default)]
 pub struct Retry {
     /// What is to be done again.
     pub tasks: Vec<Task>,
@@ -49,6 +51,10 @@ pub struct Retry {
     pub back: Totals,
     /// Numbers of the failures, from 1 in the order in which they were told.
     pub failures: Vec<u64>,
+    /// What messages in the dead letters are about that are to be worked on again.
+    pub letters: BTreeSet<Vec<u8>>,
+    /// The numbers of their failures, and what those counted.
+    pub numbers: BTreeMap<Vec<u8>, (u64, Totals)>,
     /// How often that was done before.
     pub before: u64,
 }
@@ -60,7 +66,8 @@ pub struct Retry {
 pub fn reopen(config: &AmqpConfig, spec: &JobSpec, retry: Retry) -> Result<(), AmqpError> {
     super::blocking()?.block_on(async {
         let opened = connection::open(config, "submitter").await?;
-        let tasks = retry.tasks.clone();
+        let mut retry = retry;
+        let tasks = std::mem::take(&mut retry.tasks);
         let submitted = put(&opened, config, spec, tasks.into_iter(), Some(retry)).await;
         connection::close(&opened).await;
         submitted
@@ -86,11 +93,21 @@ async fn put(
     tokio::try_join!(shared, own).map_err(using)?;
     let out = connection::confirmed_channel(connection).await.map_err(using)?;
     let series = retry.as_ref().map_or(0, |r| r.before + 1) * SERIES;
-    let posted = post_first(&out, config, spec.id, series, first).await?;
     let seal = &config.seal;
+    let mut letters = Letters::default();
+    if let Some(retry) = &retry {
+        let name = topology::dead(spec.id);
+        letters = Letters::open(&channel, seal, spec.id, &name, &retry.letters).await.map_err(using)?;
+    }
+    let tasks = first.chain(std::mem::take(&mut letters.tasks));
+    let posted = post_first(&out, config, spec.id, series, tasks).await?;
     let (event, what) = match retry {
         None => (JobEvent::Submitted(Box::new(spec.clone())), What::Posted(posted)),
-        Some(Retry { back, failures, .. }) => {
+        Some(Retry { mut back, mut failures, numbers, .. }) => {
+            for (number, counted) in letters.found.iter().filter_map(|path| numbers.get(path)) {
+                back.add(counted);
+                failures.push(*number);
+            }
             (JobEvent::Reopened(spec.id), What::Retried { posted, back: Box::new(back), failures })
         }
     };
@@ -98,9 +115,78 @@ async fn put(
         safe(joblog::record(&out, seal, spec.id, what).await?)?;
         let baton = seal.seal(&Baton { job: spec.id, number: 0 }).map_err(std::io::Error::other)?;
         safe(connection::publish_safely(&out, &topology::lead(spec.id), &baton).await?)?;
+        letters.forget(&channel).await?;
         joblog::append(&out, seal, &event).await
     };
     telling.await.map_err(using)
+}
+
+/// Dead letters that are to be worked on again.
+#[derive(Default)]
+struct Letters {
+    tasks: Vec<Task>,
+    /// What they are about.
+    found: Vec<Vec<u8>>,
+    chosen: Vec<u64>,
+    others: Vec<u64>,
+}
+
+impl Letters {
+    async fn open(
+        channel: &Channel,
+        seal: &Seal,
+        job: JobId,
+        name: &str,
+        about: &BTreeSet<Vec<u8>>,
+    ) -> lapin::Result<Self> {
+        let mut letters = Letters::default();
+        while !about.is_empty()
+            && let Some(got) = channel.basic_get(name.into(), BasicGetOptions::default()).await?
+        {
+            let opened = seal.open_any_tasks(&got.delivery.data, job).ok();
+            let chosen = opened.filter(|t| t.tasks.first().is_some_and(|t| about.contains(&what_of(t))));
+            match chosen {
+                Some(opened) => {
+                    letters.found.extend(opened.tasks.first().map(what_of));
+                    letters.tasks.extend(opened.tasks);
+                    letters.chosen.push(got.delivery.delivery_tag);
+                }
+                None => letters.others.push(got.delivery.delivery_tag),
+            }
+        }
+        Ok(letters)
+    }
+
+    /// They are safe elsewhere; the others go back.
+    async fn forget(&self, channel: &Channel) -> lapin::Result<()> {
+        for tag in &self.chosen {
+            channel.basic_ack(*tag, BasicAckOptions::default()).await?;
+        }
+        for tag in &self.others {
+            channel.basic_nack(*tag, BasicNackOptions { requeue: true, multiple: false }).await?;
+        }
+        Ok(())
+    }
+}
+
+/// Removes what is kept of a job that is over. Blocks.
+///
+/// # Errors
+/// Any [`AmqpError`].
+pub fn forget(config: &AmqpConfig, job: JobId) -> Result<(), AmqpError> {
+    super::blocking()?.block_on(async {
+        let opened = connection::open(config, "control").await?;
+        let forgetting = async {
+            let mut names = topology::work_queues(job);
+            names.extend([topology::dead(job), topology::results(job), topology::lead(job)]);
+            topology::delete(&opened, names).await?;
+            let out = connection::confirmed_channel(&opened).await?;
+            joblog::append(&out, &config.seal, &JobEvent::Removed(job)).await
+        };
+        let forgotten = forgetting.await;
+        connection::close(&opened).await;
+        forgotten.map_err(|e| AmqpError::using(config, &e))
+    })
 }
 
 fn safe(published: Published) -> lapin::Result<()> {
@@ -145,72 +231,6 @@ fn seal_first(seal: &Seal, job: JobId, number: u64, tasks: &[Task]) -> Result<Ve
     Ok(seal.seal_tasks(&TasksRef { job, origin, attempts: 0, again, tasks: tasks.iter().collect() })?)
 }
 
-/// A job, as the log tells.
-#[derive(Debug, Clone)]
-pub struct JobState {
-    /// What it is.
-    pub spec: JobSpec,
-    /// How far it is.
-    pub phase: JobPhase,
-    /// Nobody takes a task of it.
-    pub paused: bool,
-    /// The worker that leads it, as far as is known.
-    pub leader: Option<String>,
-    /// Workers that were taken off it, and why.
-    pub quarantined: Vec<(String, String)>,
-    /// How it ended, and its totals.
-    pub end: Option<(JobEnd, Totals)>,
-    /// Nothing is left of it but what the log says.
-    pub removed: bool,
-}
-
-/// Takes an event into account.
-pub(super) fn fold(jobs: &mut BTreeMap<JobId, JobState>, event: JobEvent) {
-    let job = match event {
-        JobEvent::Submitted(spec) => {
-            let fresh = JobState {
-                spec: *spec,
-                phase: JobPhase::Walking,
-                paused: false,
-                leader: None,
-                quarantined: Vec::new(),
-                end: None,
-                removed: false,
-            };
-            return drop(jobs.insert(fresh.spec.id, fresh));
-        }
-        JobEvent::Finishing(job)
-        | JobEvent::Stopping(job)
-        | JobEvent::Removed(job)
-        | JobEvent::Paused(job)
-        | JobEvent::Resumed(job)
-        | JobEvent::Reopened(job)
-        | JobEvent::Led { job, .. }
-        | JobEvent::Cancel { job, .. }
-        | JobEvent::Quarantined { job, .. }
-        | JobEvent::Finished { job, .. } => job,
-    };
-    let Some(state) = jobs.get_mut(&job) else { return };
-    match event {
-        JobEvent::Submitted(_) | JobEvent::Cancel { .. } => {}
-        JobEvent::Finishing(_) => state.phase = state.phase.max(JobPhase::Finishing),
-        JobEvent::Stopping(_) => state.phase = state.phase.max(JobPhase::Stopping),
-        JobEvent::Removed(_) => (state.phase, state.removed) = (JobPhase::Ended, true),
-        JobEvent::Paused(_) => state.paused = true,
-        JobEvent::Resumed(_) => state.paused = false,
-        JobEvent::Reopened(_) => {
-            (state.phase, state.paused, state.end) = (JobPhase::Walking, false, None);
-            state.quarantined.clear();
-        }
-        JobEvent::Led { worker, .. } => state.leader = Some(worker),
-        JobEvent::Quarantined { worker, why, .. } => state.quarantined.push((worker, why)),
-        JobEvent::Finished { end, totals, .. } => {
-            state.phase = JobPhase::Ended;
-            state.end = Some((end, *totals));
-        }
-    }
-}
-
 /// Reads the log of jobs from its beginning to where it ends now.
 pub(super) async fn read_jobs(connection: &Connection, seal: &Seal) -> lapin::Result<BTreeMap<JobId, JobState>> {
     let channel = connection.create_channel().await?;
@@ -223,36 +243,6 @@ pub(super) async fn read_jobs(connection: &Connection, seal: &Seal) -> lapin::Re
     reader.close().await;
     channel.close(200, "done".into()).await?;
     Ok(jobs)
-}
-
-/// Asks the leader of a job to end it. Blocks.
-///
-/// # Errors
-/// Any [`AmqpError`].
-pub fn cancel(config: &AmqpConfig, job: JobId, why: &str) -> Result<(), AmqpError> {
-    announce(config, &JobEvent::Cancel { job, why: why.to_owned() })
-}
-
-/// Lets nobody take a task of a job, or lets it go on. Blocks.
-///
-/// # Errors
-/// Any [`AmqpError`].
-pub fn pause(config: &AmqpConfig, job: JobId, pause: bool) -> Result<(), AmqpError> {
-    announce(config, &if pause { JobEvent::Paused(job) } else { JobEvent::Resumed(job) })
-}
-
-fn announce(config: &AmqpConfig, event: &JobEvent) -> Result<(), AmqpError> {
-    super::blocking()?.block_on(async {
-        let opened = connection::open(config, "control").await?;
-        let telling = async {
-            let out = connection::confirmed_channel(&opened).await?;
-            topology::declare_shared(&out).await?;
-            joblog::append(&out, &config.seal, event).await
-        };
-        let told = telling.await;
-        connection::close(&opened).await;
-        told.map_err(|e| AmqpError::using(config, &e))
-    })
 }
 
 /// All jobs that the log still knows. Blocks.

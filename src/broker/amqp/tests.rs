@@ -345,7 +345,7 @@ fn a_refusing_worker_and_an_empty_fleet_are_noted() {
         assert!(refusing.take(Pool::Dirs, Duration::from_millis(50)).is_none());
     }
     // Nobody leads it: whoever takes it up ends it.
-    super::cancel(&config(), led.id, "a test").unwrap();
+    super::Office::connect(&config()).unwrap().cancel_job(led.id, "a test").unwrap();
     let worker = join(&config(), led.id);
     let end = JobEnd::Cancelled("a test".to_owned());
     assert_eq!(led.leading.join().unwrap(), Followed::Ended { end, letters: 0 });

@@ -15,6 +15,8 @@ use lapin::{Channel, Connection, ExchangeKind};
 pub(super) const JOB_LOG: &str = "treehaul.jobs";
 /// Where everybody hears of control messages.
 pub(super) const CONTROL: &str = "treehaul.control";
+/// Every worker consumes from it, and nothing is ever in it: so the broker knows how many there are.
+pub(super) const WORKERS: &str = "treehaul.workers";
 /// A job's events are kept that long at least; by then it is over.
 const JOB_LOG_AGE: &str = "90D";
 /// The log is cut beyond that, oldest first: some hundred thousand events.
@@ -57,6 +59,11 @@ pub(super) fn dead(job: JobId) -> String {
     format!("treehaul.{job}.dead")
 }
 
+/// What only one worker of a name can have.
+pub(super) fn nameplate(worker: &str) -> String {
+    format!("treehaul.worker.{worker}")
+}
+
 fn text(value: &str) -> AMQPValue {
     AMQPValue::LongString(LongString::from(value))
 }
@@ -75,6 +82,13 @@ pub(super) async fn declare_shared(channel: &Channel) -> lapin::Result<()> {
     channel.queue_declare(JOB_LOG.into(), durable(), arguments).await?;
     let options = ExchangeDeclareOptions { durable: true, ..ExchangeDeclareOptions::default() };
     channel.exchange_declare(CONTROL.into(), ExchangeKind::Fanout, options, FieldTable::default()).await
+}
+
+/// Declares the queue that counts workers. Not a part of what all share: a cluster may be without it for a while.
+pub(super) async fn declare_workers(channel: &Channel) -> lapin::Result<()> {
+    let mut arguments = FieldTable::default();
+    arguments.insert("x-queue-type".into(), text("classic"));
+    channel.queue_declare(WORKERS.into(), durable(), arguments).await.map(drop)
 }
 
 /// Declares the queues of a job, each on a channel of its own so that the broker makes them side by side. What is there

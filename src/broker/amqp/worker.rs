@@ -5,11 +5,12 @@ use super::lanes::{Lanes, Taken};
 use super::patience::Patience;
 use super::run::Run;
 use super::session;
+use super::terms::Terms;
 use super::ticket::AmqpTicket;
 use super::token::Held;
-use super::{AmqpConfig, AmqpError, connection, publish};
+use super::{AmqpConfig, AmqpError, connection, nameplate, publish};
 use crate::broker::{Broker, Delivery, Pool};
-use crate::model::fleet::JobProgress;
+use crate::model::fleet::{Answer, JobProgress, Order};
 use crate::model::{JobId, JobSpec, Report, Timestamp, Totals};
 use crate::telemetry::Board;
 use lapin::Connection;
@@ -18,6 +19,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 use tokio::runtime::Runtime;
 use tokio::sync::watch;
+
+/// Failures and notes of a job that are told to those who look.
+const TOLD: usize = 10;
 
 /// What the node decides about jobs. Calls come from threads of their own and may block.
 pub trait JobGate: Send + Sync {
@@ -43,6 +47,13 @@ pub trait JobGate: Send + Sync {
     fn conclude(&self, _job: JobId) -> Report {
         Report::default()
     }
+    /// Does what is asked, and says what came of it. What ends the worker is left to [`JobGate::answered`].
+    fn order(&self, _order: Order) -> Answer {
+        Answer::Refused("this worker takes no orders".to_owned())
+    }
+
+    /// The answer to an order is on its way.
+    fn answered(&self, _order: &Order) {}
 }
 
 /// How far a worker is on its way out.
@@ -60,10 +71,9 @@ pub(super) struct Core {
     pub gate: Arc<dyn JobGate>,
     pub lanes: Arc<Lanes>,
     pub stage: watch::Sender<Stage>,
-    /// No actor gets a task now.
-    pub paused: watch::Sender<bool>,
-    /// Boards of the jobs that are led from here.
-    boards: Mutex<HashMap<JobId, (Timestamp, Arc<Board>)>>,
+    pub terms: watch::Sender<Terms>,
+    /// Jobs that this worker leads, with when they were submitted, and their boards.
+    led: Mutex<HashMap<JobId, (Timestamp, Arc<Board>)>>,
     runs: Mutex<Vec<Arc<Run>>>,
     /// Jobs whose roots the node holds.
     admitted: Mutex<HashSet<JobId>>,
@@ -71,6 +81,37 @@ pub(super) struct Core {
 }
 
 impl Core {
+    fn new(config: &AmqpConfig, name: String, gate: Arc<dyn JobGate>) -> Arc<Self> {
+        let lanes = Arc::<Lanes>::default();
+        lanes.set_served(config.prefetch.map(|n| n > 0));
+        Arc::new(Core {
+            config: config.clone(),
+            name,
+            gate,
+            lanes,
+            stage: watch::Sender::new(Stage::Open),
+            terms: watch::Sender::new(Terms { prefetch: config.prefetch, ..Terms::default() }),
+            led: Mutex::default(),
+            runs: Mutex::default(),
+            admitted: Mutex::default(),
+            failed: Mutex::default(),
+        })
+    }
+
+    fn led(&self) -> MutexGuard<'_, HashMap<JobId, (Timestamp, Arc<Board>)>> {
+        self.led.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn leads(&self, job: JobId) -> bool {
+        self.led().contains_key(&job)
+    }
+
+    /// How the jobs stand that this worker leads.
+    pub fn leading(&self) -> Vec<JobProgress> {
+        let boards: Vec<_> = self.led().iter().map(|(job, (since, board))| (*job, *since, Arc::clone(board))).collect();
+        boards.into_iter().map(|(job, since, board)| progress(job, since, &board)).collect()
+    }
+
     pub fn add_run(&self, run: &Arc<Run>) {
         let mut runs = self.runs();
         runs.retain(|r| !r.is_gone());
@@ -106,10 +147,6 @@ impl Core {
         }
     }
 
-    fn boards(&self) -> MutexGuard<'_, HashMap<JobId, (Timestamp, Arc<Board>)>> {
-        self.boards.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn runs(&self) -> MutexGuard<'_, Vec<Arc<Run>>> {
         self.runs.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -123,22 +160,38 @@ impl Core {
     }
 }
 
-/// The boards of a worker, while it leads a job.
-pub(super) struct Boards {
+/// That a worker leads a job, as long as it does.
+pub(super) struct Led {
     core: Arc<Core>,
     job: JobId,
 }
 
-impl Boards {
-    pub fn register(core: &Arc<Core>, spec: &JobSpec, board: &Arc<Board>) -> Self {
-        core.boards().insert(spec.id, (spec.submitted, Arc::clone(board)));
-        Boards { core: Arc::clone(core), job: spec.id }
+impl Led {
+    pub fn new(core: &Arc<Core>, spec: &JobSpec, board: &Arc<Board>) -> Self {
+        core.led().insert(spec.id, (spec.submitted, Arc::clone(board)));
+        Led { core: Arc::clone(core), job: spec.id }
     }
 }
 
-impl Drop for Boards {
+impl Drop for Led {
     fn drop(&mut self) {
-        self.core.boards().remove(&self.job);
+        self.core.led().remove(&self.job);
+    }
+}
+
+/// What of a board travels.
+fn progress(job: JobId, submitted: Timestamp, board: &Board) -> JobProgress {
+    let mut now = board.snapshot();
+    now.failures.truncate(TOLD);
+    now.notes.truncate(TOLD);
+    let seconds = Timestamp::now().sec.saturating_sub(submitted.sec);
+    JobProgress {
+        job,
+        totals: board.progress(),
+        walk_over: now.walk_over,
+        elapsed_ms: u64::try_from(seconds).unwrap_or_default().saturating_mul(1000),
+        notes: now.notes,
+        failures: now.failures,
     }
 }
 
@@ -163,34 +216,53 @@ impl Worker {
     pub fn connect(config: &AmqpConfig, name: String, gate: Arc<dyn JobGate>) -> Result<Arc<Worker>, AmqpError> {
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(2).thread_name("amqp").enable_all().build()?;
-        let core = Arc::new(Core {
-            config: config.clone(),
-            name,
-            gate,
-            lanes: Arc::default(),
-            stage: watch::Sender::new(Stage::Open),
-            paused: watch::Sender::new(false),
-            boards: Mutex::default(),
-            runs: Mutex::default(),
-            admitted: Mutex::default(),
-            failed: Mutex::default(),
-        });
         let (opened, first) = mpsc::channel();
         let (end, over) = mpsc::channel();
-        let supervised = Arc::clone(&core);
+        let config = config.clone();
         runtime.spawn(async move {
-            match connection::open(&supervised.config, &format!("worker {}", supervised.name)).await {
+            match connection::open(&config, &format!("worker {name}")).await {
                 Ok(connection) => {
-                    let _ = opened.send(Ok(()));
-                    supervise(&supervised, connection).await;
+                    let name = nameplate::settle(&connection, &name).await;
+                    let core = Core::new(&config, name, gate);
+                    let _ = opened.send(Ok(Arc::clone(&core)));
+                    supervise(&core, connection).await;
                 }
                 Err(e) => drop(opened.send(Err(e))),
             }
             drop(end);
         });
         // The sender is dropped unused only if the task panicked.
-        first.recv().map_err(|_| AmqpError::Threads(std::io::Error::other("the broker's thread ended")))??;
+        let ended = |_| AmqpError::Threads(std::io::Error::other("the broker's thread ended"));
+        let core = first.recv().map_err(ended)??;
         Ok(Arc::new(Worker { core, runtime: Mutex::new(Some(runtime)), over: Mutex::new(over) }))
+    }
+
+    /// What it is called: as it was told, or with its process number if another worker had that name already.
+    pub fn name(&self) -> &str {
+        &self.core.name
+    }
+
+    /// Takes no task any more, or takes them again. What waits goes back to the broker; tasks in actors' hands can be
+    /// finished, and what they post goes to the broker, too.
+    pub fn pause(&self, paused: bool) {
+        self.core.terms.send_if_modified(|terms| std::mem::replace(&mut terms.paused, paused) != paused);
+    }
+
+    /// Is it paused by [`Worker::pause`]?
+    pub fn is_paused(&self) -> bool {
+        self.core.terms.borrow().paused
+    }
+
+    /// Changes how many deliveries may be here at a time, for dir actors and for file actors; 0 leaves the queues of
+    /// that pool alone.
+    pub fn set_prefetch(&self, prefetch: [u16; 2]) {
+        self.core.lanes.set_served(prefetch.map(|n| n > 0));
+        self.core.terms.send_if_modified(|terms| std::mem::replace(&mut terms.prefetch, prefetch) != prefetch);
+    }
+
+    /// How the jobs stand that it leads.
+    pub fn leading(&self) -> Vec<JobProgress> {
+        self.core.leading()
     }
 
     /// Begins to stop: no actor gets another task, the broker sends no more, and what waits goes back to it.
@@ -220,27 +292,6 @@ impl Worker {
             runtime.shutdown_background();
         }
         settled
-    }
-
-    /// How the jobs stand that this worker leads.
-    pub fn leading(&self) -> Vec<JobProgress> {
-        let now = Timestamp::now();
-        let progress = |(job, (submitted, board)): (&JobId, &(Timestamp, Arc<Board>))| {
-            let seen = board.snapshot();
-            JobProgress {
-                job: *job,
-                totals: board.progress(),
-                walk_over: seen.walk_over,
-                elapsed_ms: u64::try_from((now.sec - submitted.sec).max(0)).unwrap_or_default() * 1000,
-                notes: seen.notes,
-            }
-        };
-        self.core.boards().iter().map(progress).collect()
-    }
-
-    /// Takes no task any more, or takes them again; what waits here goes back to the broker.
-    pub fn pause(&self, pause: bool) {
-        self.core.paused.send_replace(pause);
     }
 
     /// Why this worker has given up, if it has: the broker does not let it in any more.
@@ -298,6 +349,8 @@ async fn supervise(core: &Arc<Core>, first: Connection) {
     let mut patience = Patience::new();
     loop {
         let began = Instant::now();
+        // It has its name; what it has lost to a connection that is not quite dead is nobody's loss.
+        nameplate::claim(&connection, &core.name).await;
         let ended = session::serve(core, connection).await;
         if core.is_closing() {
             return;

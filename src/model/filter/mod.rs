@@ -5,6 +5,7 @@
 
 mod glob;
 mod matcher;
+mod names;
 mod pattern;
 #[cfg(test)]
 mod reference;
@@ -12,6 +13,7 @@ mod reference;
 mod tests;
 
 pub use matcher::Matcher;
+pub use names::{NameGlobs, PathGlobs};
 
 use super::{Kind, Timestamp, escaped};
 use serde::{Deserialize, Serialize};

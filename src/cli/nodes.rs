@@ -1,0 +1,290 @@
+//! `treehaul ping`, `nodes`, `inspect`: what workers say of themselves.
+
+use super::control::with_refusal;
+use super::print_result;
+use super::reach::{Format, NodeArgs, ReachArgs, missing_json, table, tell_missing};
+use crate::broker::amqp::Answers;
+use crate::exit_code::ExitCode;
+use crate::model::escaped;
+use crate::model::fleet::{Activity, Answer, NodeInfo, Order};
+use crate::model::policy::Limits;
+use clap::{Args, Subcommand};
+use indicatif::HumanBytes;
+use serde_json::{Value, json};
+
+/// Arguments of `ping` and `nodes`.
+#[derive(Debug, Args)]
+pub struct NodesArgs {
+    #[command(flatten)]
+    nodes: NodeArgs,
+    #[command(flatten)]
+    reach: ReachArgs,
+}
+
+/// What is looked into.
+#[derive(Debug, Subcommand)]
+pub enum InspectCommand {
+    /// What each actor does now
+    Active(NodesArgs),
+    /// What each worker is and how it stands with each job
+    Stats(NodesArgs),
+}
+
+/// Runs `ping`.
+pub fn ping(args: &NodesArgs) -> ExitCode {
+    described(args, |name, info| format!("{name}: treehaul {}, process {}", escaped(info.version.as_bytes()), info.pid))
+}
+
+/// Runs `nodes`.
+pub fn nodes(args: &NodesArgs) -> ExitCode {
+    with_refusal(|| {
+        let answers = args.reach.ask(&args.nodes, &Order::Describe)?;
+        if args.reach.format == Format::Json {
+            print_result(&nodes_json(&answers).to_string());
+        } else if !answers.answers.is_empty() {
+            print_result(&nodes_text(&answers));
+        }
+        tell_missing(&answers);
+        Ok(code_of(&answers))
+    })
+}
+
+/// Runs `inspect`.
+pub fn inspect(command: &InspectCommand) -> ExitCode {
+    match command {
+        InspectCommand::Stats(args) => described(args, stats),
+        InspectCommand::Active(args) => with_refusal(|| {
+            let answers = args.reach.ask(&args.nodes, &Order::Active)?;
+            tell_active(&answers, args.reach.format);
+            tell_missing(&answers);
+            Ok(code_of(&answers))
+        }),
+    }
+}
+
+/// Asks workers to describe themselves, and prints each in some words.
+fn described(args: &NodesArgs, words: impl Fn(&str, &NodeInfo) -> String) -> ExitCode {
+    with_refusal(|| {
+        let answers = args.reach.ask(&args.nodes, &Order::Describe)?;
+        if args.reach.format == Format::Json {
+            print_result(&nodes_json(&answers).to_string());
+        } else {
+            for (name, info) in infos(&answers) {
+                print_result(&words(&name, info));
+            }
+        }
+        tell_missing(&answers);
+        Ok(code_of(&answers))
+    })
+}
+
+fn code_of(answers: &Answers) -> ExitCode {
+    if answers.answers.is_empty() { ExitCode::Infrastructure } else { ExitCode::Complete }
+}
+
+/// Names, escaped, and what is behind them.
+fn infos(answers: &Answers) -> impl Iterator<Item = (String, &NodeInfo)> {
+    answers.answers.iter().filter_map(|(name, answer)| match answer {
+        Answer::Node(info) => Some((escaped(name.as_bytes()), &**info)),
+        _ => None,
+    })
+}
+
+/// What a worker is doing as a whole.
+pub fn state_of(info: &NodeInfo) -> &'static str {
+    match (info.stopping, info.paused) {
+        (true, _) => "stopping",
+        (false, true) => "paused",
+        (false, false) if info.busy == [0; 2] => "idle",
+        _ => "works",
+    }
+}
+
+/// The load of a host as it is usually written.
+pub fn load_of(info: &NodeInfo) -> String {
+    format!("{}.{:02}", info.load_milli / 1000, info.load_milli % 1000 / 10)
+}
+
+fn nodes_text(answers: &Answers) -> String {
+    let head = ["NAME", "VERSION", "STATE", "DIRS", "FILES", "LOAD", "MEMORY", "JOBS"].map(str::to_owned);
+    let mut rows = vec![head.to_vec()];
+    let mut notes = Vec::new();
+    for (name, info) in infos(answers) {
+        let refused = info.jobs.iter().filter_map(|job| Some((job.job, job.refused.as_ref()?)));
+        notes.extend(
+            refused.clone().map(|(job, why)| format!("{name} takes no part in job {job}: {}", escaped(why.as_bytes()))),
+        );
+        let (known, not) = (info.jobs.len(), refused.count());
+        rows.push(vec![
+            name.clone(),
+            escaped(info.version.as_bytes()),
+            state_of(info).to_owned(),
+            format!("{}/{}", info.busy[0], info.actors[0]),
+            format!("{}/{}", info.busy[1], info.actors[1]),
+            load_of(info),
+            HumanBytes(info.rss_bytes).to_string(),
+            if not > 0 { format!("{} ok, {not} refused", known - not) } else { format!("{known} ok") },
+        ]);
+    }
+    let mut out = table(&rows);
+    for note in notes {
+        out.push('\n');
+        out.push_str(&note);
+    }
+    out
+}
+
+fn limit_text(limits: Limits) -> String {
+    let bytes = limits.bytes_per_second.map(|n| format!("{}/s", HumanBytes(n)));
+    let operations = limits.operations_per_second.map(|n| format!("{n} operations/s"));
+    match (bytes, operations) {
+        (None, None) => "none".to_owned(),
+        (a, b) => a.into_iter().chain(b).collect::<Vec<_>>().join(", "),
+    }
+}
+
+fn stats(name: &str, info: &NodeInfo) -> String {
+    let mut out = format!(
+        "{name}: treehaul {}, process {} on {}, {}\n  actors: {}/{} dirs, {}/{} files busy; load {}; memory {}; limits: {}",
+        escaped(info.version.as_bytes()),
+        info.pid,
+        escaped(info.host.as_bytes()),
+        state_of(info),
+        info.busy[0],
+        info.actors[0],
+        info.busy[1],
+        info.actors[1],
+        load_of(info),
+        HumanBytes(info.rss_bytes),
+        limit_text(info.limits),
+    );
+    for job in &info.jobs {
+        let leads = if job.leads { ", leads it" } else { "" };
+        let how = match &job.refused {
+            Some(why) => format!("refused: {}", escaped(why.as_bytes())),
+            None => format!("takes part, {} unacknowledged{leads}", job.unsettled),
+        };
+        out.push_str(&format!("\n  job {}: {how}", job.job));
+    }
+    out
+}
+
+/// A worker as JSON.
+pub fn node_json(name: &str, info: &NodeInfo) -> Value {
+    let jobs = info.jobs.iter().map(|job| {
+        json!({
+            "job": job.job.to_string(),
+            "refused": job.refused.as_ref().map(|why| escaped(why.as_bytes())),
+            "unacknowledged": job.unsettled,
+            "leads": job.leads,
+        })
+    });
+    json!({
+        "node": name,
+        "version": escaped(info.version.as_bytes()),
+        "host": escaped(info.host.as_bytes()),
+        "pid": info.pid,
+        "started": info.started.sec,
+        "state": state_of(info),
+        "paused": info.paused,
+        "actors": { "dirs": info.actors[0], "files": info.actors[1] },
+        "busy": { "dirs": info.busy[0], "files": info.busy[1] },
+        "bwlimit": info.limits.bytes_per_second,
+        "ops_limit": info.limits.operations_per_second,
+        "load": f64::from(info.load_milli) / 1000.0,
+        "rss_bytes": info.rss_bytes,
+        "jobs": jobs.collect::<Vec<_>>(),
+    })
+}
+
+fn nodes_json(answers: &Answers) -> Value {
+    let mut all = missing_json(answers);
+    all["nodes"] = infos(answers).map(|(name, info)| node_json(&name, info)).collect();
+    all
+}
+
+fn tell_active(answers: &Answers, format: Format) {
+    let active: Vec<(String, &Activity)> = answers
+        .answers
+        .iter()
+        .filter_map(|(name, answer)| match answer {
+            Answer::Active(all) => Some(all.iter().map(|one| (escaped(name.as_bytes()), one))),
+            _ => None,
+        })
+        .flatten()
+        .collect();
+    match format {
+        Format::Json => {
+            let mut all = missing_json(answers);
+            all["active"] = active.iter().map(|(name, activity)| activity_json(name, activity)).collect();
+            all["answered"] = answers.answers.iter().map(|(name, _)| escaped(name.as_bytes())).collect();
+            print_result(&all.to_string());
+        }
+        Format::Text if active.is_empty() => print_result("no actor has a task in hand"),
+        Format::Text => print_result(&active_text(&active)),
+    }
+}
+
+fn activity_json(name: &str, activity: &Activity) -> Value {
+    json!({
+        "node": name,
+        "actor": escaped(activity.actor.as_bytes()),
+        "job": activity.job.to_string(),
+        "task": escaped(activity.task.as_bytes()),
+        "path": escaped(&activity.path),
+        "seconds": activity.age_ms as f64 / 1000.0,
+        "bytes": activity.bytes,
+    })
+}
+
+fn active_text(active: &[(String, &Activity)]) -> String {
+    let mut rows = vec![["NODE", "ACTOR", "JOB", "TASK", "SECONDS", "WHERE"].map(str::to_owned).to_vec()];
+    for (name, activity) in active {
+        let path = if activity.path.is_empty() { "(the root)".to_owned() } else { escaped(&activity.path) };
+        rows.push(vec![
+            name.clone(),
+            escaped(activity.actor.as_bytes()),
+            activity.job.to_string(),
+            escaped(activity.task.as_bytes()),
+            format!("{}.{}", activity.age_ms / 1000, activity.age_ms % 1000 / 100),
+            path,
+        ]);
+    }
+    table(&rows)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::JobId;
+    use crate::model::fleet::NodeJob;
+
+    #[test]
+    fn what_workers_say_cannot_steer_a_terminal() {
+        let evil = "\x1b[2J\u{202e}";
+        let mut info = NodeInfo { version: evil.into(), host: evil.into(), ..NodeInfo::default() };
+        let refused = Some(evil.to_owned());
+        info.jobs.push(NodeJob { job: JobId::random(), refused, unsettled: 0, leads: false });
+        let activity = Activity {
+            actor: evil.into(),
+            job: JobId::random(),
+            task: evil.into(),
+            path: evil.into(),
+            age_ms: 1250,
+            bytes: 0,
+        };
+        let answers =
+            Answers { answers: vec![(evil.to_owned(), Answer::Node(Box::new(info.clone())))], ..Answers::default() };
+        let name = escaped(evil.as_bytes());
+        let shown = [
+            nodes_text(&answers),
+            stats(&name, &info),
+            nodes_json(&answers).to_string(),
+            active_text(&[(name.clone(), &activity)]),
+            activity_json(&name, &activity).to_string(),
+        ];
+        for text in shown {
+            assert!(text.contains("x1b[2J") && !text.contains(['\x1b', '\u{202e}']), "{text:?}");
+        }
+    }
+}
