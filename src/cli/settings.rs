@@ -3,6 +3,7 @@
 //!
 //! Invariant: [`KEYS`] is the one description of them. What is not in it is an error, wherever it is read.
 
+use super::worker::ACTORS;
 use super::secret::{self, shown};
 use crate::broker::amqp::QueueType;
 use crate::node::PoolSizes;
@@ -86,11 +87,11 @@ pub const NAME: Key = key("name", "--name", "TREEHAUL_NAME", Shape::Text, || {
 });
 /// Actors that list directories.
 pub const DIR_ACTORS: Key = key("dir_actors", "--dir-actors", "TREEHAUL_DIR_ACTORS", Shape::Count, || {
-    PoolSizes::for_this_machine().dirs.to_string()
+    ACTORS.to_string()
 });
 /// Actors that work on files.
 pub const FILE_ACTORS: Key = key("file_actors", "--file-actors", "TREEHAUL_FILE_ACTORS", Shape::Count, || {
-    PoolSizes::for_this_machine().files.to_string()
+    ACTORS.to_string()
 });
 /// A worker works at or below these alone.
 pub const ALLOWED_ROOTS: Key = key("allowed_roots", "", "", Shape::Roots, none);

@@ -12,7 +12,7 @@ use clap::Args;
 use std::ffi::OsString;
 
 /// Actors of each kind, if nothing is said: enough to hide the latency of a remote filesystem.
-const ACTORS: usize = 16;
+pub const ACTORS: usize = 16;
 /// It is a part of queue names, which have up to 255.
 const MAX_NAME_BYTES: usize = 128;
 
