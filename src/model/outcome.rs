@@ -7,12 +7,14 @@ use std::fmt;
 
 macro_rules! totals {
     ($($(#[$doc:meta])* $field:ident,)*) => {
-        /// Counters of one task, one worker or a whole job; they only grow, and add.
+        /// Counters of one task, one worker or a whole job, which add.
         #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
         pub struct Totals { $($(#[$doc])* pub $field: u64,)* }
         impl Totals {
             /// Adds another's counters.
             pub fn add(&mut self, other: &Totals) { $(self.$field += other.$field;)* }
+            /// Takes away what was added before.
+            pub fn sub(&mut self, other: &Totals) { $(self.$field = self.$field.saturating_sub(other.$field);)* }
             /// Name and value of each counter, in the order of the summary.
             pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> {
                 [$((stringify!($field), self.$field)),*].into_iter()

@@ -42,6 +42,8 @@ pub(super) struct Memory {
     watch: Watch,
     /// The last report of each session.
     absorbed: HashMap<u64, u64>,
+    /// The last counters of every session that ever answered.
+    heard: HashMap<u64, messages::Tally>,
     replies: Vec<Reply>,
     round: u64,
     abort: Option<String>,
@@ -60,8 +62,9 @@ impl Memory {
             board,
             gate,
             seal: config.seal.clone(),
-            watch: Watch::new(config.unnoticed()),
+            watch: Watch::new(config.unnoticed(), false),
             absorbed: HashMap::new(),
+            heard: HashMap::new(),
             replies: Vec::new(),
             round: 0,
             abort: None,
@@ -96,11 +99,12 @@ impl Memory {
             let look = self.look(link).await?;
             on_look(&self.fleet(&look));
             self.mind_loneliness(&look, config);
-            match self.watch.observe(&look, Instant::now()) {
+            self.heard.extend(&look.tallies);
+            match self.watch.observe(&look, self.sums_agree(), Instant::now()) {
                 Verdict::Busy => self.rest(link, &look, stop).await?,
                 Verdict::Quiet => self.listen(link, SHORT_PAUSE, stop).await?,
-                Verdict::Over if !self.is_empty(link).await? => {}
-                Verdict::Over => {
+                Verdict::Over | Verdict::Lost if !self.is_empty(link).await? => {}
+                Verdict::Over | Verdict::Lost => {
                     self.hear_last_reports(link, &look).await?;
                     if self.watch.is_finishing() {
                         return Ok(Outcome::Complete);
@@ -126,6 +130,14 @@ impl Memory {
         }
     }
 
+    /// Were as many tasks settled as posted? The leader posted one, the root.
+    fn sums_agree(&self) -> bool {
+        let sum = |of: fn(&messages::Tally) -> &[u64; 3]| -> u64 {
+            self.heard.values().map(|t| of(t)[..self.watch.queues()].iter().sum::<u64>()).sum()
+        };
+        sum(|t| &t.posted) + 1 == sum(|t| &t.settled)
+    }
+
     /// Looks at queues and workers once.
     async fn look(&mut self, link: &mut Link) -> lapin::Result<Look> {
         let depths = self.depths(link).await?;
@@ -137,7 +149,7 @@ impl Memory {
         link.probe(Probe { job, round, reply_to, deep, hungry }).await?;
         let start = Instant::now();
         loop {
-            let look = Look { depths, tallies: self.tallies() };
+            let look = Look { depths, tallies: self.tallies(), holds: 0 };
             let partners = known.iter().filter(|k| matches!(k.standing, Standing::Works(_)));
             // Who took part last time is waited for, unless it is gone; others only show that they are there.
             let missing = |k: &Reply| !self.replies.iter().any(|r| r.session == k.session);

@@ -18,18 +18,24 @@
 //! confirmed and before its delivery was acknowledged: a moment, or the age of a delivery that is reported
 //! early because it takes longer than a second.
 
+mod accounts;
+#[cfg(test)]
+mod accounts_test;
 mod config;
 mod connection;
 mod consume;
 mod control;
 mod envelope;
 mod error;
+mod intervals;
 mod joblog;
 mod lanes;
 mod lead;
 mod leader;
 mod link;
 mod messages;
+#[cfg(test)]
+mod model_test;
 mod patience;
 mod publish;
 mod quiescence;
