@@ -3,10 +3,10 @@
 //!
 //! Invariant: [`KEYS`] is the one description of them. What is not in it is an error, wherever it is read.
 
-use super::worker::ACTORS;
 use super::secret::{self, shown};
+use super::worker::ACTORS;
 use crate::broker::amqp::QueueType;
-use crate::node::PoolSizes;
+
 use anyhow::{Context, anyhow, bail, ensure};
 use std::ffi::{OsStr, OsString};
 use std::io::ErrorKind;
@@ -86,13 +86,11 @@ pub const NAME: Key = key("name", "--name", "TREEHAUL_NAME", Shape::Text, || {
     rustix::system::uname().nodename().to_string_lossy().into_owned()
 });
 /// Actors that list directories.
-pub const DIR_ACTORS: Key = key("dir_actors", "--dir-actors", "TREEHAUL_DIR_ACTORS", Shape::Count, || {
-    ACTORS.to_string()
-});
+pub const DIR_ACTORS: Key =
+    key("dir_actors", "--dir-actors", "TREEHAUL_DIR_ACTORS", Shape::Count, || ACTORS.to_string());
 /// Actors that work on files.
-pub const FILE_ACTORS: Key = key("file_actors", "--file-actors", "TREEHAUL_FILE_ACTORS", Shape::Count, || {
-    ACTORS.to_string()
-});
+pub const FILE_ACTORS: Key =
+    key("file_actors", "--file-actors", "TREEHAUL_FILE_ACTORS", Shape::Count, || ACTORS.to_string());
 /// A worker works at or below these alone.
 pub const ALLOWED_ROOTS: Key = key("allowed_roots", "", "", Shape::Roots, none);
 

@@ -19,6 +19,8 @@
 //! early because it takes longer than a second.
 
 mod accounts;
+#[cfg(test)]
+mod accounts_test;
 mod config;
 mod connection;
 mod consume;
@@ -39,6 +41,8 @@ mod lanes;
 mod lead;
 mod link;
 mod messages;
+#[cfg(test)]
+mod model_test;
 mod nameplate;
 mod office;
 mod patience;

@@ -214,6 +214,16 @@ mod tests {
     }
 
     #[test]
+    fn what_was_quiet_before_a_phase_says_nothing_about_it() {
+        let (mut watch, now) = (Watch::new(Duration::ZERO, false), Instant::now());
+        let depths = [Depth { ready: 0, consumers: 1 }; 3];
+        let quiet = Look { depths, ..look(&[(1, Tally { consumers: [1; 3], ..tally(1) })]) };
+        assert_eq!([(); 2].map(|()| watch.observe(&quiet, true, now)), [Quiet, Over]);
+        watch.enter_finishing();
+        assert_eq!([(); 2].map(|()| watch.observe(&quiet, true, now)), [Quiet, Over]);
+    }
+
+    #[test]
     fn without_a_balance_messages_are_lost_when_the_quiet_lasts() {
         let (mut watch, start) = (Watch::new(Duration::ZERO, false), Instant::now());
         let quiet = look(&[(1, tally(5))]);
