@@ -5,6 +5,7 @@ use super::envelope::Seal;
 use super::messages::JobEvent;
 use super::topology::JOB_LOG;
 use futures_util::StreamExt;
+use lapin::message::Delivery;
 use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions};
 use lapin::types::{AMQPValue, FieldTable, LongString};
 use lapin::{Channel, Connection, Consumer};
@@ -27,18 +28,29 @@ pub(super) struct Reader {
     channel: Channel,
     consumer: Consumer,
     seal: Seal,
+    /// Place in the log of what was read last.
+    place: Option<i64>,
 }
 
 impl Reader {
     /// Begins at the first event that the broker still has.
     pub async fn open(connection: &Connection, seal: &Seal) -> lapin::Result<Self> {
+        Self::open_at(connection, seal, "first").await
+    }
+
+    async fn open_at(connection: &Connection, seal: &Seal, place: &str) -> lapin::Result<Self> {
         let channel = connection.create_channel().await?;
         channel.basic_qos(PREFETCH, BasicQosOptions::default()).await?;
         let mut arguments = FieldTable::default();
-        arguments.insert("x-stream-offset".into(), AMQPValue::LongString(LongString::from("first")));
+        arguments.insert("x-stream-offset".into(), AMQPValue::LongString(LongString::from(place)));
         let options = BasicConsumeOptions::default();
         let consumer = channel.basic_consume(JOB_LOG.into(), "".into(), options, arguments).await?;
-        Ok(Reader { channel, consumer, seal: seal.clone() })
+        Ok(Reader { channel, consumer, seal: seal.clone(), place: None })
+    }
+
+    /// Has everything been read that was in the log when `newest` was asked for?
+    pub fn has_reached(&self, newest: Option<i64>) -> bool {
+        newest.is_none_or(|newest| self.place.is_some_and(|place| place >= newest))
     }
 
     /// The next event, or that none came for a while; none at all when the broker ends the reading. Entries
@@ -50,12 +62,33 @@ impl Reader {
             };
             let Some(delivery) = delivery else { return Ok(None) };
             let delivery = delivery?;
+            self.place = place_of(&delivery).or(self.place);
             self.channel.basic_ack(delivery.delivery_tag, BasicAckOptions::default()).await?;
             match self.seal.open(&delivery.data) {
                 Ok(event) => return Ok(Some(Next::Event(event))),
                 Err(e) => tracing::warn!(error = %e, "passed over an entry of the job log"),
             }
         }
+    }
+}
+
+/// A place near the end of the log: what the broker wrote last, it wrote at once. None: the log says nothing for `quiet`.
+pub(super) async fn newest(connection: &Connection, seal: &Seal, quiet: Duration) -> lapin::Result<Option<i64>> {
+    let mut reader = Reader::open_at(connection, seal, "last").await?;
+    let place = match tokio::time::timeout(quiet, reader.consumer.next()).await {
+        Ok(Some(delivery)) => place_of(&delivery?),
+        Ok(None) | Err(_) => None,
+    };
+    reader.channel.close(200, "done".into()).await?;
+    Ok(place)
+}
+
+/// Where in the log a delivery is from.
+fn place_of(delivery: &Delivery) -> Option<i64> {
+    match delivery.properties.headers().as_ref()?.inner().get("x-stream-offset")? {
+        AMQPValue::LongLongInt(place) => Some(*place),
+        AMQPValue::LongInt(place) => Some(i64::from(*place)),
+        _ => None,
     }
 }
 
