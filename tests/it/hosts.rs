@@ -26,8 +26,13 @@ impl Host {
     }
 
     pub fn worker(&self, name: &str) -> Worker {
+        self.worker_with(name, &[])
+    }
+
+    /// A worker with further arguments.
+    pub fn worker_with(&self, name: &str, more: &[&str]) -> Worker {
         let mut c = treehaul();
-        c.args(["worker", "-q", "--name", name, "--broker", &self.url]).stdout(Stdio::null());
+        c.args(["worker", "-q", "--name", name, "--broker", &self.url]).args(more).stdout(Stdio::null());
         Worker(c.process_group(0).spawn().expect("a worker starts"))
     }
 

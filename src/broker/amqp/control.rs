@@ -33,14 +33,14 @@ pub(super) struct Ear {
 impl Ear {
     /// Begins to listen.
     pub async fn open(connection: &Connection, session: u64) -> lapin::Result<Self> {
+        // First: who hears a question is counted by then.
+        let present = be_counted(connection).await;
+        let present = present.inspect_err(|e| tracing::debug!(error = %e, "this worker is not counted")).ok();
         let channel = connection.create_channel().await?;
         let name = format!("treehaul.control.{session:016x}");
         topology::declare_mailbox(&channel, &name, true).await?;
         let options = BasicConsumeOptions { no_ack: true, ..BasicConsumeOptions::default() };
         let consumer = channel.basic_consume(name.into(), "".into(), options, FieldTable::default()).await?;
-        // Last: who is counted hears what is asked.
-        let present = be_counted(connection).await;
-        let present = present.inspect_err(|e| tracing::debug!(error = %e, "this worker is not counted")).ok();
         Ok(Ear { channel, consumer, _present: present })
     }
 

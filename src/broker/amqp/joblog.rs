@@ -44,17 +44,32 @@ pub(super) struct Reader<T> {
 impl<T: Payload> Reader<T> {
     /// Begins at an offset, or at the first entry that the broker still has.
     pub async fn open(connection: &Connection, seal: &Seal, stream: &str, from: i64) -> lapin::Result<Self> {
-        let channel = connection.create_channel().await?;
-        channel.basic_qos(PREFETCH, BasicQosOptions::default()).await?;
-        let mut arguments = FieldTable::default();
-        let offset = match from {
+        let place = match from {
             0 => AMQPValue::LongString(LongString::from("first")),
             offset => AMQPValue::LongLongInt(offset),
         };
-        arguments.insert("x-stream-offset".into(), offset);
+        Self::open_at(connection, seal, stream, place, from).await
+    }
+
+    async fn open_at(
+        connection: &Connection,
+        seal: &Seal,
+        stream: &str,
+        place: AMQPValue,
+        next_offset: i64,
+    ) -> lapin::Result<Self> {
+        let channel = connection.create_channel().await?;
+        channel.basic_qos(PREFETCH, BasicQosOptions::default()).await?;
+        let mut arguments = FieldTable::default();
+        arguments.insert("x-stream-offset".into(), place);
         let options = BasicConsumeOptions::default();
         let consumer = channel.basic_consume(stream.into(), "".into(), options, arguments).await?;
-        Ok(Reader { channel, consumer, seal: seal.clone(), next_offset: from, kind: PhantomData })
+        Ok(Reader { channel, consumer, seal: seal.clone(), next_offset, kind: PhantomData })
+    }
+
+    /// Has everything been read that was in the stream when `newest` was asked for?
+    pub fn has_reached(&self, newest: Option<i64>) -> bool {
+        newest.is_none_or(|newest| self.next_offset > newest)
     }
 
     /// The next delivery, to be given to [`Reader::read`]; none when the broker ends the reading. May be dropped while it
@@ -67,10 +82,9 @@ impl<T: Payload> Reader<T> {
     /// have written it.
     pub async fn read(&mut self, delivery: Delivery) -> lapin::Result<Option<T>> {
         self.channel.basic_ack(delivery.delivery_tag, BasicAckOptions::default()).await?;
-        let headers = delivery.properties.headers().as_ref();
-        if let Some(AMQPValue::LongLongInt(offset)) = headers.and_then(|h| h.inner().get("x-stream-offset")) {
+        if let Some(offset) = place_of(&delivery) {
             // A broker may begin a little before the offset that it was asked for.
-            if *offset < self.next_offset {
+            if offset < self.next_offset {
                 return Ok(None);
             }
             self.next_offset = offset + 1;
@@ -101,6 +115,28 @@ impl<T: Payload> Reader<T> {
     /// Ends the reading.
     pub async fn close(self) {
         drop(self.channel.close(200, "done".into()).await); // it may be gone already
+    }
+}
+
+/// A place near the end of the log of jobs: what the broker wrote last, it wrote at once. None: the log says nothing for
+/// `quiet`.
+pub(super) async fn newest(connection: &Connection, seal: &Seal, quiet: Duration) -> lapin::Result<Option<i64>> {
+    let last = AMQPValue::LongString(LongString::from("last"));
+    let mut reader = Reader::<JobEvent>::open_at(connection, seal, JOB_LOG, last, 0).await?;
+    let place = match tokio::time::timeout(quiet, reader.delivery()).await {
+        Ok(Some(delivery)) => place_of(&delivery?),
+        Ok(None) | Err(_) => None,
+    };
+    reader.close().await;
+    Ok(place)
+}
+
+/// Where in the log a delivery is from.
+fn place_of(delivery: &Delivery) -> Option<i64> {
+    match delivery.properties.headers().as_ref()?.inner().get("x-stream-offset")? {
+        AMQPValue::LongLongInt(place) => Some(*place),
+        AMQPValue::LongInt(place) => Some(i64::from(*place)),
+        _ => None,
     }
 }
 

@@ -24,8 +24,12 @@ use tokio::time::Instant;
 const QUIET: Duration = Duration::from_millis(300);
 /// Most strangers that are told of: anybody can pose as one.
 const MAX_STRANGERS: usize = 1000;
-/// A log that says nothing for so long has been read to its end.
-const END_OF_LOG: Duration = Duration::from_millis(150);
+/// A log whose end says nothing for so long is empty.
+pub(super) const EMPTY_LOG: Duration = Duration::from_secs(1);
+/// How long the broker may take for the next event of a log that was not read to its end.
+pub(super) const LOG_PATIENCE: Duration = Duration::from_secs(10);
+/// A log that was, says nothing for so long.
+pub(super) const END_OF_LOG: Duration = Duration::from_millis(150);
 
 /// What came back.
 #[derive(Debug, Clone, Default)]
@@ -131,7 +135,6 @@ impl Office {
 
     async fn send_out(&self, body: &[u8], id: u64, patience: Duration) -> lapin::Result<Answers> {
         let mut replies = self.replies.lock().await;
-        let known = self.workers().await;
         let properties = BasicProperties::default().with_reply_to(self.mailbox.as_str().into());
         // Mandatory: without any worker it comes back at once.
         let options = BasicPublishOptions { mandatory: true, immediate: false };
@@ -139,6 +142,8 @@ impl Office {
         if connection::published(&sent.await?)? == Published::NoQueue {
             return Ok(Answers::default());
         }
+        // Afterwards: whoever hears the question is counted by now.
+        let known = self.workers().await;
         let mut heard = Heard { id, known, ..Heard::default() };
         let end = Instant::now() + patience;
         while !heard.is_all() {
@@ -165,14 +170,19 @@ impl Office {
     pub fn jobs(&self) -> Result<Vec<JobState>, AmqpError> {
         self.named(self.runtime.block_on(async {
             let mut log = self.log.lock().await;
-            let mut reader = match log.reader.take() {
-                Some(reader) => reader,
-                None => Reader::open(&self.connection, &self.config.seal, topology::JOB_LOG, 0).await?,
+            let (mut reader, newest) = match log.reader.take() {
+                Some(reader) => (reader, None),
+                None => {
+                    let newest = joblog::newest(&self.connection, &self.config.seal, EMPTY_LOG).await?;
+                    (Reader::open(&self.connection, &self.config.seal, topology::JOB_LOG, 0).await?, newest)
+                }
             };
             loop {
-                match reader.next(END_OF_LOG).await? {
+                let reached = reader.has_reached(newest);
+                match reader.next(if reached { END_OF_LOG } else { LOG_PATIENCE }).await? {
                     Some(Next::Entry(event)) => fold(&mut log.jobs, event),
-                    Some(Next::Quiet) => break,
+                    Some(Next::Quiet) if reached => break,
+                    Some(Next::Quiet) => return Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into()),
                     None => return Err(std::io::Error::from(std::io::ErrorKind::ConnectionAborted).into()),
                 }
             }

@@ -5,6 +5,7 @@ use super::consume::what_of;
 use super::envelope::Seal;
 use super::joblog::{self, Next, Reader};
 use super::jobs::{JobState, fold};
+use super::office::{EMPTY_LOG, END_OF_LOG, LOG_PATIENCE};
 use super::messages::{Baton, JobEvent, Origin, TasksRef, What};
 use super::topology::{self, JOB_LOG};
 use super::{AmqpConfig, AmqpError};
@@ -12,12 +13,9 @@ use crate::model::{JobId, JobSpec, Task, Totals};
 use lapin::options::{BasicAckOptions, BasicGetOptions, BasicNackOptions};
 use lapin::{Channel, Connection};
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
 
 /// Weight of the first tasks in one message, in bytes.
 const FIRST_BYTES: usize = 64 << 10;
-/// A log that says nothing for so long has been read to its end.
-const END_OF_LOG: Duration = Duration::from_millis(150);
 /// Numbers of messages that are posted together; more than anybody names.
 const SERIES: u64 = 1 << 40;
 
@@ -235,13 +233,20 @@ fn seal_first(seal: &Seal, job: JobId, number: u64, tasks: &[Task]) -> Result<Ve
 pub(super) async fn read_jobs(connection: &Connection, seal: &Seal) -> lapin::Result<BTreeMap<JobId, JobState>> {
     let channel = connection.create_channel().await?;
     topology::declare_shared(&channel).await?;
+    channel.close(200, "done".into()).await?;
+    let newest = joblog::newest(connection, seal, EMPTY_LOG).await?;
     let mut reader = Reader::open(connection, seal, JOB_LOG, 0).await?;
     let mut jobs = BTreeMap::new();
-    while let Some(Next::Entry(event)) = reader.next(END_OF_LOG).await? {
-        fold(&mut jobs, event);
+    loop {
+        let reached = reader.has_reached(newest);
+        match reader.next(if reached { END_OF_LOG } else { LOG_PATIENCE }).await? {
+            Some(Next::Entry(event)) => fold(&mut jobs, event),
+            Some(Next::Quiet) if reached => break,
+            Some(Next::Quiet) => return Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into()),
+            None => return Err(std::io::Error::from(std::io::ErrorKind::ConnectionAborted).into()),
+        }
     }
     reader.close().await;
-    channel.close(200, "done".into()).await?;
     Ok(jobs)
 }
 

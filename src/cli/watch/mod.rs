@@ -105,16 +105,21 @@ fn show(
     signalled: &AtomicI32,
 ) -> anyhow::Result<ExitCode> {
     let mut looks = Looks::default();
-    let mut selected = 0;
+    let mut picture = Picture::new(broker, &looks, 0);
+    let mut changed = true;
     loop {
         match seen.try_recv() {
-            Ok(Ok(look)) => looks.add(look),
-            Ok(Err(why)) => looks.lose(why),
-            Err(_) => {}
+            Ok(look) => {
+                looks.add(look);
+                changed = true;
+            }
+            Err(_) => {} // nothing yet
         }
-        let picture = Picture::new(broker, &looks, selected);
-        selected = picture.selected;
-        terminal.draw(|frame| render::render(frame, &picture))?;
+        // Only what is new is sent: the line may be slow.
+        if std::mem::take(&mut changed) {
+            picture = Picture::new(broker, &looks, picture.selected);
+            terminal.draw(|frame| render::render(frame, &picture))?;
+        }
         match signalled.load(Ordering::Relaxed) {
             0 => {}
             libc::SIGTERM => return Ok(ExitCode::Terminated),
@@ -123,10 +128,11 @@ fn show(
         if !event::poll(KEYS_EVERY)? {
             continue;
         }
+        changed = true;
         let Event::Key(key) = event::read()? else { continue };
         match action(key) {
             Action::Quit(code) => return Ok(code),
-            Action::Move(by) => selected = selected.saturating_add_signed(by),
+            Action::Move(by) => picture.selected = picture.selected.saturating_add_signed(by),
             Action::Pause => {
                 if let Some((job, paused)) = picture.selected_job() {
                     let _ = wish.send(Wish::Pause(job, !paused)); // whoever looks may have gone

@@ -39,8 +39,15 @@ fn moved(totals: &Totals) -> u64 {
 }
 
 impl Looks {
-    /// Another look.
-    pub fn add(&mut self, look: Look) {
+    /// Another look, or why there is none.
+    pub fn add(&mut self, look: Result<Look, String>) {
+        match look {
+            Ok(look) => self.take_in(look),
+            Err(why) => self.lost = Some(why),
+        }
+    }
+
+    fn take_in(&mut self, look: Look) {
         let mut rates = HashMap::new();
         for job in &look.jobs {
             let Some(progress) = &job.progress else { continue };
@@ -50,11 +57,6 @@ impl Looks {
             rates.insert(id, Rate { at: look.at, done, bytes, pace });
         }
         (self.rates, self.lost, self.last) = (rates, None, Some(look));
-    }
-
-    /// The broker is away.
-    pub fn lose(&mut self, why: String) {
-        self.lost = Some(why);
     }
 }
 

@@ -12,9 +12,9 @@ const JOB_LINES: u16 = 4;
 /// Lines that what went wrong may take.
 const SAID_LINES: u16 = 4;
 /// Columns of a worker's name.
-const NAME_COLUMNS: usize = 20;
+const NAME_COLUMNS: usize = 18;
 /// Columns of a bar of actors.
-const BAR_COLUMNS: usize = 8;
+const BAR_COLUMNS: usize = 6;
 
 /// Draws everything.
 pub fn render(frame: &mut Frame<'_>, picture: &Picture) {
@@ -70,7 +70,7 @@ fn render_job(frame: &mut Frame<'_>, job: &JobRow, selected: bool, area: Rect) {
 }
 
 fn render_nodes(frame: &mut Frame<'_>, nodes: &[NodeRow], area: Rect) {
-    let head = format!("{:NAME_COLUMNS$} {:8} {:19} {:19} LOAD MEMORY", "WORKER", "STATE", "DIRS", "FILES");
+    let head = format!("{:NAME_COLUMNS$} {:8} {:16} {:16} LOAD MEMORY", "WORKER", "STATE", "DIRS", "FILES");
     let mut lines = vec![Line::from(head).dim()];
     let room = usize::from(area.height).saturating_sub(1);
     let shown = if nodes.len() > room { room.saturating_sub(1) } else { nodes.len() };
@@ -90,7 +90,7 @@ fn node_line(node: &NodeRow) -> Line<'_> {
     let mut spans = vec![Span::from(format!("{name:NAME_COLUMNS$} {:8} ", node.state))];
     for (busy, all) in node.actors {
         spans.push(Span::from(bar(busy, all)).green());
-        spans.push(Span::from(format!(" {:<10} ", format!("{busy}/{all}"))));
+        spans.push(Span::from(format!(" {:<9} ", format!("{busy}/{all}"))));
     }
     spans.push(Span::from(node.load.as_str()));
     Line::from(spans)
@@ -159,7 +159,7 @@ mod tests {
         assert_eq!(lines[4], "  waiting: 1 dirs, 2 files, 3 unacknowledged");
         assert!(lines[5].starts_with("  job1 paused: copy"), "{}", lines[5]);
         assert!(lines[9].starts_with("WORKER") && lines[9].ends_with("LOAD MEMORY"), "{}", lines[9]);
-        let first = r"no\x1b[2J\u{202e}de  works    #....... 1/16       ######## 16/16      1.25 30.00 MiB";
+        let first = r"no\x1b[2J\u{202e}~ works    #..... 1/16      ###### 16/16     1.25 30.00 MiB";
         assert_eq!(lines[10], first);
         assert!(lines[12].starts_with("n2 "), "{}", lines[12]);
         assert!(lines[22].starts_with(r"no\x1b[2J\u{202e}de (treehaul 9) speaks wire version 9, this is "));
@@ -188,10 +188,7 @@ mod tests {
 
     #[test]
     fn bars_show_every_busy_actor() {
-        assert_eq!((bar(0, 16).as_str(), bar(1, 4096).as_str()), ("........", "#......."));
-        assert_eq!(
-            (bar(16, 16).as_str(), bar(0, 0).as_str(), bar(9, 3).as_str()),
-            ("########", "........", "########")
-        );
+        assert_eq!((bar(0, 16).as_str(), bar(1, 4096).as_str()), ("......", "#....."));
+        assert_eq!((bar(16, 16).as_str(), bar(0, 0).as_str(), bar(9, 3).as_str()), ("######", "......", "######"));
     }
 }
