@@ -14,13 +14,16 @@ packages_of() {
         cc) echo gcc libc6-dev ;;
         curl) echo curl ca-certificates ;;
         getfattr) echo attr ;;
+        ip) echo iproute2 ;;
         memcached) echo memcached ;;
         python3) echo python3 ;;
         rabbitmq-server) echo rabbitmq-server ;;
         rsync) echo rsync ;;
         script) echo bsdutils ;;
         setfacl) echo acl ;;
+        shellcheck) echo shellcheck ;;
         strace) echo strace ;;
+        systemd-analyze) echo systemd ;;
         /usr/bin/time) echo time ;;
         *) fail "no package is known that brings '$1'" ;;
     esac
@@ -32,7 +35,8 @@ fail() {
 }
 
 if [ $# -eq 0 ]; then
-    set -- bindfs cc curl getfattr memcached python3 rabbitmq-server rsync script setfacl strace /usr/bin/time
+    set -- bindfs cc curl getfattr ip memcached python3 rabbitmq-server rsync script setfacl shellcheck strace systemd-analyze \
+        /usr/bin/time
 fi
 
 missing=()
