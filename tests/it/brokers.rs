@@ -239,6 +239,12 @@ impl Node {
         assert_eq!(ran.code, 0, "rabbitmqctl {args:?}: {}{}", ran.stdout, ran.stderr);
         ran.stdout
     }
+
+    /// What it wrote into its log.
+    fn log(&self) -> String {
+        let files = fs::read_dir(self.dir.join("log")).expect("list").filter_map(Result::ok);
+        files.map(|f| String::from_utf8_lossy(&fs::read(f.path()).unwrap_or_default()).into_owned()).collect()
+    }
 }
 
 /// Names of queues that belong to a job.
@@ -293,6 +299,10 @@ impl OwnBroker {
 
     pub fn queues_of(&self, job: &str) -> Vec<String> {
         queues_of(&self.management("queues"), job)
+    }
+
+    pub fn log(&self) -> String {
+        self.node.log()
     }
 }
 
@@ -358,7 +368,11 @@ impl Cable {
     pub fn new() -> Self {
         assert_root();
         let pid = std::process::id();
-        let name = format!("th{pid}");
+        // What a killed run left goes first.
+        sh(
+            "for n in $(ip netns | grep -oE '^treehaul[0-9]+' || true); do [ -e /proc/${n#treehaul} ] || ip netns del $n; done",
+        );
+        let name = format!("treehaul{pid}");
         let net = format!("10.{}.{}", 192 + (pid >> 8 & 31), pid & 255);
         let here = format!("{net}.1");
         sh(&format!(

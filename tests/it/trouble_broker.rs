@@ -7,7 +7,7 @@ use std::fs;
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
@@ -15,6 +15,8 @@ use std::time::{Duration, Instant};
 /// A job with trouble in it takes seconds; this is for machines that do much else.
 const PATIENCE: Duration = Duration::from_secs(150);
 
+/// What needs nothing but a few seconds.
+const SOON: Duration = Duration::from_secs(20);
 /// Operations a second on each of two nodes, with which a job of some thousand files takes seconds.
 const PACE: &str = "2500";
 
@@ -26,9 +28,13 @@ struct Bench {
 
 impl Bench {
     fn new(files: u64) -> Self {
+        Self::of(|source| exotic_tree(source, 31, files))
+    }
+
+    fn of(make: impl Fn(&Path)) -> Self {
         assert_root();
         let scratch = Scratch::new();
-        exotic_tree(&scratch.join("src"), 31, files);
+        make(&scratch.join("src"));
         fs::create_dir(scratch.join("said")).expect("mkdir");
         Bench { entries: entries_of(&scratch.join("src")), scratch }
     }
@@ -77,6 +83,7 @@ impl Bench {
         let ran = job.ran();
         assert_eq!(ran.code, 0, "{}{}", ran.stdout, ran.stderr);
         assert_identical(&self.source(), &job.target);
+        assert_eq!(ran.total("found"), self.entries, "something was counted twice or not at all: {}", ran.stdout);
         ran.json()["job"].as_str().expect("a name").to_owned()
     }
 }
@@ -107,6 +114,12 @@ impl Job {
         self.child.as_mut().is_none_or(|c| c.try_wait().expect("a child").is_some())
     }
 
+    /// SIGTERM.
+    fn interrupt(&self) {
+        let pid = rustix::process::Pid::from_child(self.child.as_ref().expect("not waited for"));
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("SIGTERM");
+    }
+
     fn read(&self, kind: &str) -> String {
         String::from_utf8_lossy(&fs::read(self.said.join(format!("{}.{kind}", self.name))).expect("read")).into_owned()
     }
@@ -127,12 +140,11 @@ impl Drop for Job {
 }
 
 #[test]
-fn a_broker_that_dies_or_has_no_room_costs_time_and_nothing_else() {
+fn a_broker_that_dies_costs_time_and_nothing_else() {
     let mut broker = OwnBroker::start(&Options::default());
     let bench = Bench::new(2500);
-    let _fleet = ["w1", "w2"].map(|n| bench.worker(treehaul(), n, &broker.url()));
-    await_shared(|name| broker.queues_of(name));
-
+    // Nobody used it before, and everybody comes at once.
+    let _fleet = ["w1", "w2", "w3"].map(|n| bench.worker(treehaul(), n, &broker.url()));
     let mut job = bench.slow_copy("killed", &broker.url(), PACE);
     bench.await_middle(&mut job);
     broker.kill9();
@@ -140,7 +152,14 @@ fn a_broker_that_dies_or_has_no_room_costs_time_and_nothing_else() {
     broker.start_again();
     let id = bench.assert_right(job);
     assert_eq!(broker.queues_of(&id), Vec::<String>::new());
+}
 
+#[test]
+fn a_broker_without_room_costs_time_and_nothing_else() {
+    let broker = OwnBroker::start(&Options::default());
+    let bench = Bench::new(2500);
+    let _fleet = ["w1", "w2"].map(|n| bench.worker(treehaul(), n, &broker.url()));
+    await_shared(|name| broker.queues_of(name));
     for (name, starve, feed) in [
         ("memory", ["set_vm_memory_high_watermark", "0.0000001"], ["set_vm_memory_high_watermark", "0.4"]),
         ("disk", ["set_disk_free_limit", "1000000GB"], ["set_disk_free_limit", "1MB"]),
@@ -156,6 +175,12 @@ fn a_broker_that_dies_or_has_no_room_costs_time_and_nothing_else() {
             all.as_array().is_some_and(|all| all.iter().any(|c| c["state"] == "blocked"))
         });
         assert!(alarmed() && !job.is_over(), "it ended without the broker");
+        until("who waits is told why", SOON, || job.read("stderr").contains("blocked"));
+        // Nor does it keep anybody who does not want to wait.
+        let mut impatient = bench.copy(&format!("{name}-impatient"), &broker.url());
+        until("who comes late is told why", SOON, || impatient.read("stderr").contains("blocked"));
+        impatient.interrupt();
+        until("the command ends when it is told to", SOON, || impatient.is_over());
         broker.ctl(&feed);
         let id = bench.assert_right(job);
         assert_eq!(broker.queues_of(&id), Vec::<String>::new(), "{name}");
@@ -186,6 +211,39 @@ fn a_worker_that_is_cut_off_is_replaced_and_comes_back() {
     bench.assert_right(bench.copy("again", &near));
     assert_identical(&bench.source(), &bench.target("cut"));
     assert_eq!(far_worker.stop(), Some(0));
+}
+
+#[test]
+fn a_file_that_takes_longer_than_the_broker_waits_is_copied_once() {
+    let broker = OwnBroker::start(&Options { consumer_timeout_ms: Some(20_000), ..Options::default() });
+    let bench = Bench::of(|source| {
+        fs::create_dir(source).expect("mkdir");
+        (0..40).for_each(|i| fs::write(source.join(format!("f{i}")), [i; 3000]).expect("write"));
+    });
+    let mut c = Command::new("strace");
+    c.args(["-f", "-qq", "-o", "/dev/null", "-e", "trace=linkat", "-e", "inject=linkat:delay_enter=35s:when=1"]);
+    c.args([env!("CARGO_BIN_EXE_treehaul"), "worker", "--file-actors", "1", "--name", "slow", "--broker"]);
+    let slow = c.arg(broker.url()).stdout(Stdio::null()).stderr(Stdio::null()).process_group(0).spawn();
+    let _slow = Worker(slow.expect("a worker starts"));
+    await_shared(|name| broker.queues_of(name));
+    let mut job = bench.copy("slow", &broker.url());
+    // A file that has no name yet is open: its name is what takes so long.
+    until("the slow worker has a file in hand", PATIENCE, || has_nameless(&job.target) || job.is_over());
+    let began = Instant::now();
+    let _quick = bench.worker(treehaul(), "quick", &broker.url());
+    until("the job is over", PATIENCE, || job.is_over());
+    let elapsed = began.elapsed();
+    bench.assert_right(job);
+    assert!(!broker.log().contains("timed out waiting for delivery acknowledgement"), "the broker lost its patience");
+    assert!(elapsed > Duration::from_secs(30), "others did what was in hand: {elapsed:?}");
+}
+
+/// Does any process hold a file without a name below a directory?
+fn has_nameless(dir: &Path) -> bool {
+    let begin = format!("{}/#", dir.display());
+    let all = fs::read_dir("/proc").expect("/proc").filter_map(Result::ok);
+    let files = all.filter_map(|process| fs::read_dir(process.path().join("fd")).ok()).flatten().filter_map(Result::ok);
+    files.filter_map(|fd| fs::read_link(fd.path()).ok()).any(|to| to.to_string_lossy().starts_with(&begin))
 }
 
 #[test]

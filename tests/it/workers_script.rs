@@ -138,6 +138,38 @@ fn a_worker_that_does_not_start_or_stop_is_told_of() {
 }
 
 #[test]
+fn one_actor_of_each_kind_can_be_watched() {
+    let node = Node::new("watch");
+    let (source, target) = (node.scratch.join("src"), node.scratch.join("dst"));
+    exotic_tree(&source, 43, 200);
+    let watched = |verb: &str| {
+        let log = node.scratch.join(verb);
+        let mut c = node.command(&[verb, "--", "--bwlimit", "1G"]);
+        c.env_remove("TREEHAUL_LOG").env("TREEHAUL_WORKER_ENV", node.scratch.join("watch.env"));
+        c.stderr(fs::File::create(&log).unwrap()).stdout(Stdio::null());
+        (Worker(c.process_group(0).spawn().unwrap()), log)
+    };
+    fs::write(node.scratch.join("watch.env"), format!("TREEHAUL_BROKER={}\n", node.host.url)).unwrap();
+    let (mut dirs, dirs_log) = watched("try_dir");
+    let mut job = node.host.copy(&source, &target);
+    let mut job = Worker(job.stdout(Stdio::null()).stderr(Stdio::null()).process_group(0).spawn().unwrap());
+    let said = || fs::read_to_string(&dirs_log).unwrap();
+    // Directories are made, and files wait for somebody who works on them.
+    let made = || crate::hosts::count(&target) > 5;
+    let mut ended = || [&mut dirs, &mut job].into_iter().any(|w| w.0.try_wait().unwrap().is_some());
+    until("directories are made", PATIENCE, || made() || ended());
+    assert!(!ended(), "{}", said());
+    assert!(said().contains("DEBUG") && said().contains("-try-dirs"), "{}", said());
+    let files_made = sh(&format!("find {} -type f -size +0 -not -path '*/.treehaul*' | wc -l", q(&target)));
+    assert_eq!(files_made.trim(), "0", "it worked on files");
+    let (files, files_log) = watched("try_file");
+    let code = job.0.wait().unwrap().code();
+    assert_eq!(code, Some(0), "{}{}", said(), fs::read_to_string(&files_log).unwrap());
+    assert_identical(&source, &target);
+    assert_eq!((dirs.stop(), files.stop()), (Some(0), Some(0)));
+}
+
+#[test]
 fn scripts_have_no_known_pitfalls() {
     sh(concat!("shellcheck ", env!("CARGO_MANIFEST_DIR"), "/ops/*.sh"));
 }
