@@ -14,6 +14,7 @@ packages_of() {
         cc) echo gcc libc6-dev ;;
         curl) echo curl ca-certificates ;;
         getfattr) echo attr ;;
+        ip) echo iproute2 ;;
         memcached) echo memcached ;;
         openssl) echo openssl ;;
         python3) echo python3 ;;
@@ -21,7 +22,9 @@ packages_of() {
         rsync) echo rsync ;;
         script) echo bsdutils ;;
         setfacl) echo acl ;;
+        shellcheck) echo shellcheck ;;
         strace) echo strace ;;
+        systemd-analyze) echo systemd ;;
         /usr/bin/time) echo time ;;
         *) fail "no package is known that brings '$1'" ;;
     esac
@@ -33,7 +36,8 @@ fail() {
 }
 
 if [ $# -eq 0 ]; then
-    set -- bindfs cc curl getfattr memcached openssl python3 rabbitmq-server rsync script setfacl strace /usr/bin/time
+    set -- bindfs cc curl getfattr ip memcached openssl python3 rabbitmq-server rsync script setfacl shellcheck strace systemd-analyze \
+        /usr/bin/time
 fi
 
 missing=()

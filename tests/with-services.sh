@@ -50,6 +50,7 @@ reap() {
     echo "with-services: $dir could not be removed, or these are still there: $(started_for "$dir")" >&2
 }
 
+# Also for what tests start for themselves (tests/it/brokers.rs).
 if [ "${1-}" = --reap ]; then
     reap "$2"
     exit

@@ -1,6 +1,7 @@
 //! The integration tests: one binary, one module a subject. They run the real program on real trees.
 
 mod architecture;
+mod brokers;
 mod changes;
 mod chunks;
 mod control;
@@ -22,4 +23,6 @@ mod since;
 mod support;
 mod swap;
 mod trouble;
+mod trouble_broker;
 mod verify;
+mod workers_script;
