@@ -192,3 +192,7 @@ async fn lost(worker: &Worker) -> String {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "hostile_tests.rs"]
+mod hostile_tests;

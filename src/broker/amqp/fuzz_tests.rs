@@ -17,9 +17,9 @@ use std::fmt::Debug;
 use std::time::{Duration, Instant};
 
 /// Changed messages at most, unless a time is given.
-const CASES: u64 = 400_000;
+const CASES: u64 = 300_000;
 /// For so long at most, unless a time is given.
-const USUAL: Duration = Duration::from_secs(12);
+const USUAL: Duration = Duration::from_secs(8);
 /// No message takes nearly as long.
 const HANGS: Duration = Duration::from_secs(2);
 /// Bytes that decoders take for something special: lengths of bincode, what paths must not hold.
