@@ -157,7 +157,9 @@ mod tests {
             target: target.to_vec(),
             policy: Policy { delete, ..Policy::default() },
             submitted: Timestamp::default(),
-            source_ino: 0,
+            priority: 1,
+            source_root: crate::model::RootIdentity::default(),
+            target_root: crate::model::RootIdentity::default(),
         }
     }
 

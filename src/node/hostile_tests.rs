@@ -3,12 +3,13 @@
 //! What they name is valid, so it reaches the passes; but the way leads through symlinks, out of both roots.
 
 use super::*;
-use crate::broker::amqp::{Leader, Outcome, QueueType};
+use crate::broker::amqp::{self, Followed, Follower, QueueType};
 use crate::broker::{Delivery, Pool};
 use crate::fs::layers::Limiter as NodeLimiter;
+use crate::model::fleet::JobEnd;
 use crate::model::policy::DeletePolicy;
 use crate::model::task::{Entry, Names, Part};
-use crate::model::{Entries, Policy, Report, Task, Timestamp};
+use crate::model::{Entries, Policy, RelPath, Report, Task, Timestamp};
 use crate::pass::Run;
 use crate::telemetry::Board;
 use std::collections::BTreeMap;
@@ -87,7 +88,7 @@ fn work(worker: &Arc<Worker>, table: &Table, over: &AtomicBool, hostile: Vec<Tas
             let Delivery { job, task, redelivered, mut ticket } = delivery;
             let pass = table.pass(job).unwrap();
             hostile.take().into_iter().flatten().for_each(|task| ticket.post(task).unwrap());
-            let mut run = Run { ticket: ticket.as_mut(), report: Report::default(), redelivered };
+            let mut run = Run::new(ticket.as_mut(), redelivered);
             let done = pass.run(&task, &mut run);
             let report = run.report;
             ticket.report(report);
@@ -126,7 +127,6 @@ fn run_hostile(pass_name: &str) {
     // What could be copied into the target, or removed, through the symlinks.
     std::fs::write(at("src/plain"), "x").unwrap();
     let before = state(&at("outside"));
-    let source_ino = std::fs::metadata(at("src")).unwrap().ino();
     let bytes = |path: PathBuf| path.as_os_str().as_bytes().to_vec();
     let delete = Some(DeletePolicy { allow_empty_source: true, ..DeletePolicy::default() });
     let spec = JobSpec {
@@ -136,28 +136,35 @@ fn run_hostile(pass_name: &str) {
         target: bytes(at("dst")),
         policy: Policy { delete, ..Policy::default() },
         submitted: Timestamp::default(),
-        source_ino,
+        priority: 1,
+        source_root: crate::model::RootIdentity::default(),
+        target_root: crate::model::RootIdentity::default(),
     };
     let url = std::env::var("TREEHAUL_TEST_AMQP").expect("run `make test`, it starts RabbitMQ");
     let config = AmqpConfig::parse(&url, QueueType::Quorum).unwrap();
     let open = |side, path: &[u8]| fs::open(path, side, &Options { job: spec.id }).unwrap();
     let roots = Roots { source: open(Side::Source, &spec.source), target: open(Side::Target, &spec.target) };
+    let spec = JobSpec {
+        source_root: roots.source.identity().unwrap(),
+        target_root: roots.target.identity().unwrap(),
+        ..spec.clone()
+    };
     let leading: Arc<dyn Pass> = Arc::from(row(pass_name).unwrap().prepare(&spec, roots, true).unwrap());
     leading.mark().unwrap();
 
     let allowed = Allowed::below(vec![place.path().to_owned()]);
-    let limiter = Some(Arc::new(NodeLimiter::new(Limits::default())));
-    let table = Arc::new(Table { allowed, limiter, ..Table::default() });
+    let limiter = Arc::new(NodeLimiter::new(Limits::default()));
+    let table = Arc::new(Table { passes: RwLock::default(), allowed, limiter, desk: OnceLock::new() });
     let board = Arc::new(Board::new(Box::new(|_| {})));
     let tasks = hostile_tasks(before[&at("outside/secret")].0);
-    let submitted = Leader::submit(&config, spec.clone(), [Task::root()], Arc::clone(&board), Box::new(|_| Ok(())));
-    let (mut leader, over) = (submitted.unwrap(), Arc::new(AtomicBool::new(false)));
+    amqp::submit(&config, &spec, [Task::root()]).unwrap();
+    let mut follower = Follower::new(&config, spec.id, Arc::clone(&board)).unwrap();
+    let over = Arc::new(AtomicBool::new(false));
     let gate = Arc::new(OnlyThis(spec.id, Arc::clone(&table)));
     let worker = Worker::connect(&config, format!("hostile {}", spec.id), gate).unwrap();
     let told = Arc::clone(&over);
     let leader = std::thread::spawn(move || {
-        let ended = leader.run(&|| false, &mut |_| {}).unwrap();
-        assert_eq!(leader.remove().unwrap(), ended.dead);
+        let ended = follower.run(&|| false).unwrap();
         told.store(true, Ordering::Relaxed);
         ended
     });
@@ -170,7 +177,7 @@ fn run_hostile(pass_name: &str) {
     let seen = board.snapshot();
     let set_aside = seen.failures.iter().filter(|f| f.operation == crate::model::Operation::Run);
     let why: Vec<_> = set_aside.collect();
-    assert_eq!((ended.outcome, ended.dead), (Outcome::Complete, 0), "{pass_name}: {why:?}");
+    assert_eq!(ended, Followed::Ended { end: JobEnd::Complete, letters: 0 }, "{pass_name}: {why:?}");
     assert_eq!(state(&at("outside")), before, "{pass_name}: something outside was touched");
     assert!(seen.totals.failed > 0, "{pass_name}: what cannot be done is said: {:?}", seen.totals);
     let copied = state(&at("dst"));

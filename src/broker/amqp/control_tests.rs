@@ -3,7 +3,7 @@
 
 use super::messages::Control;
 use super::stranger::Stranger;
-use super::{AmqpConfig, JobGate, Leader, Office, QueueType, Seal, Worker, connection, topology};
+use super::{AmqpConfig, Follower, JobGate, Office, QueueType, Seal, Worker, connection, topology};
 use crate::broker::conformance::{OneJob, board, spec, test_config};
 use crate::broker::{Broker, Delivery, Pool};
 use crate::model::fleet::{Answer, Order};
@@ -90,21 +90,28 @@ fn an_order_reaches_those_whom_it_is_for_and_they_answer() {
 
 #[test]
 fn a_worker_says_how_the_jobs_stand_that_it_leads() {
-    let name = unique("leads");
-    let (worker, _) = obedient(&name);
+    let led = lead(Task::root());
+    let worker = join(led.id, [8, 8]);
     let office = Office::connect(&config()).unwrap();
-    assert_eq!(asked(&office, &name, &Order::Leading), Answer::Leading(Vec::new()));
-    let (job, board) = (JobId::random(), board());
+    let name = worker.name().to_owned();
+    let mut held = take(&worker, Pool::Dirs);
     let mut report = Report::default();
     report.totals.found = 7;
-    board.absorb(report);
-    board.set_walk_over();
-    board.note("a note");
-    worker.set_led(job, Some(board));
-    let Answer::Leading(led) = asked(&office, &name, &Order::Leading) else { panic!("another answer") };
-    assert_eq!((led.len(), led[0].job, led[0].totals.found, led[0].walk_over), (1, job, 7, true));
-    assert_eq!(led[0].notes, ["a note"]);
-    worker.set_led(job, None);
+    held.ticket.report(report);
+    let start = Instant::now();
+    let found = loop {
+        assert!(start.elapsed() < PATIENCE, "what is in hand is shown after a while");
+        let Answer::Leading(led) = asked(&office, &name, &Order::Leading) else { panic!("another answer") };
+        if let Some(job) = led.first().filter(|job| job.totals.found > 0) {
+            break (job.job, job.totals.found, job.walk_over);
+        }
+        let mut report = Report::default();
+        report.totals.copied = 1;
+        held.ticket.report(report);
+    };
+    assert_eq!(found, (led.id, 7, false));
+    held.ticket.finish();
+    work_until_over(led, &worker);
     assert_eq!(worker.leading(), []);
     assert!(worker.close(PATIENCE));
 }
@@ -238,7 +245,7 @@ fn a_fleet_with_another_key_or_version_is_named() {
     assert!(worker.close(PATIENCE));
 }
 
-/// A job that is led from here until it is over.
+/// A job that is followed from here until it is over.
 struct Led {
     id: JobId,
     leading: JoinHandle<()>,
@@ -246,10 +253,10 @@ struct Led {
 
 fn lead(first: Task) -> Led {
     let id = JobId::random();
-    let mut leader = Leader::submit(&config(), spec(id), [first], board(), Box::new(|_| Ok(()))).unwrap();
+    super::submit(&config(), &spec(id), [first]).unwrap();
+    let mut follower = Follower::new(&config(), id, board()).unwrap();
     let leading = std::thread::spawn(move || {
-        leader.run(&|| false, &mut |_| {}).unwrap();
-        leader.remove().unwrap();
+        follower.run(&|| false).unwrap();
     });
     Led { id, leading }
 }

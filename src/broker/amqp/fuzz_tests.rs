@@ -4,16 +4,22 @@
 //! `TREEHAUL_FUZZ_SEED` runs a seed again, `TREEHAUL_FUZZ_SECONDS` runs for longer.
 
 use super::Seal;
-use super::messages::{Control, JobEvent, Payload, Probe, Reply, Results, Standing, Tally, Tasks};
+use super::messages::{
+    Baton, Control, Done, JobEvent, Origin, Part as ReportPart, Payload, Probe, Record, Reply, Results, Standing,
+    Tally, Tasks, What,
+};
+use super::story::Story;
 use crate::model::filter::{Matcher, Rule, Syntax};
 use crate::model::fleet::JobEnd;
 use crate::model::policy::DeletePolicy;
 use crate::model::task::{Entry, Names, Part};
 use crate::model::{
-    Entries, Failure, Finding, JobId, JobSpec, Kind, Operation, Policy, Queue, RelPath, Report, Task, Timestamp,
-    Totals, check_name,
+    Entries, Failure, Finding, JobId, JobSpec, Kind, Operation, Policy, Queue, RelPath, Report, RootIdentity, Task,
+    Timestamp, Totals, check_name,
 };
+use crate::telemetry::Board;
 use std::fmt::Debug;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Changed messages at most, unless a time is given.
@@ -24,6 +30,8 @@ const USUAL: Duration = Duration::from_secs(8);
 const HANGS: Duration = Duration::from_secs(2);
 /// Bytes that decoders take for something special: lengths of bincode, what paths must not hold.
 const SPECIAL: &[u8] = &[0, 1, 2, 5, 0x7f, 0x80, 0xfa, 0xfb, 0xfc, 0xfd, 0xfe, 0xff, b'/', b'.'];
+
+const ORIGIN: Origin = Origin { session: 1, number: 2, attempt: 3 };
 
 /// SplitMix64.
 struct Random(u64);
@@ -71,7 +79,7 @@ fn report() -> Report {
     let mut report = Report { abort: Some("why".to_owned()), ..Report::default() };
     report.totals.found = u64::MAX;
     let (path, message) = (b"p\xff".to_vec(), "m".to_owned());
-    report.failures.push(Failure { path: path.clone(), operation: Operation::Run, errno: Some(-5), message });
+    report.failures.push(Failure::new(path.clone(), Operation::Run, Some(-5), message));
     let word = || "size".to_owned();
     report.findings.push(Finding { path, what: word(), expected: word(), found: word() });
     report.evidence = Some(Box::default());
@@ -90,7 +98,9 @@ fn spec(job: JobId) -> JobSpec {
         target: b"file:///target".to_vec(),
         policy,
         submitted: Timestamp::default(),
-        source_ino: 2,
+        priority: 1,
+        source_root: RootIdentity::default(),
+        target_root: RootIdentity::default(),
     }
 }
 
@@ -99,10 +109,25 @@ fn corpus(seal: &Seal, job: JobId) -> Vec<(u8, Vec<u8>)> {
     let mut all = Vec::new();
     let mut add = |kind: u8, message: Vec<u8>| all.push((kind, Seal::body(&message).to_vec()));
     for task in all_tasks() {
-        let message = Tasks { job, attempts: 1, again: true, tasks: vec![task.clone(), task] };
+        let message = Tasks { job, origin: ORIGIN, attempts: 1, again: true, tasks: vec![task.clone(), task] };
         add(Tasks::KIND, seal.seal(&message).unwrap());
     }
-    add(Results::KIND, seal.seal(&Results { job, session: 1, number: 2, report: report(), idle: true }).unwrap());
+    let done = Done { origin: ORIGIN, attempt: 4, queue: Queue::Files, posted: [1, 2, 3], report: report() };
+    let results = Results {
+        session: 1,
+        number: 2,
+        worker: "w".to_owned(),
+        parts: vec![ReportPart { attempt: 5, report: report() }],
+        done: vec![done],
+        in_progress: Totals::default(),
+        abort: Some("why".to_owned()),
+        idle: true,
+    };
+    for what in [What::Results(Box::new(results)), What::Note("n".to_owned()), What::Posted([1, 2, 3]), What::Parks(7)]
+    {
+        add(Record::KIND, seal.seal(&Record { job, what }).unwrap());
+    }
+    add(Baton::KIND, seal.seal(&Baton { job, number: 3 }).unwrap());
     let (worker, why) = (|| "w".to_owned(), || "because".to_owned());
     for event in [
         JobEvent::Submitted(Box::new(spec(job))),
@@ -200,11 +225,12 @@ fn meet(seal: &Seal, job: JobId, kind: u8, body: &[u8]) -> bool {
             }
             true
         }
-        Results::KIND => accepted::<Results>(seal, &bytes).is_some_and(|results| {
-            let mut sum = report();
-            sum.add(results.report);
+        Record::KIND => accepted::<Record>(seal, &bytes).is_some_and(|record| {
+            let board = Arc::new(Board::new(Box::new(|_| {})));
+            Story::new(job, board).take(record);
             true
         }),
+        Baton::KIND => accepted::<Baton>(seal, &bytes).is_some(),
         JobEvent::KIND => accepted::<JobEvent>(seal, &bytes).is_some_and(|event| {
             if let JobEvent::Submitted(job) = event
                 && job.policy.filter != spec(job.id).policy.filter

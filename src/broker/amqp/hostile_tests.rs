@@ -1,9 +1,10 @@
 //! What somebody can do who may publish to the broker: without the key, and with it.
 
 use super::messages::{JobEvent, Payload, Tasks};
-use super::{AmqpConfig, Ended, Leader, Outcome, QueueType, Seal, Worker, connection, joblog, topology};
+use super::{AmqpConfig, Followed, Follower, QueueType, Seal, Worker, connection, joblog, topology};
 use crate::broker::conformance::{OneJob, board, spec, test_config};
 use crate::broker::{Broker, Pool};
+use crate::model::fleet::JobEnd;
 use crate::model::task::{Entry, Names};
 use crate::model::{Entries, JobId, Queue, RelPath, Report, Task};
 use crate::telemetry::Snapshot;
@@ -33,17 +34,16 @@ fn on_broker<T>(act: impl AsyncFnOnce(&Channel) -> T) -> T {
 }
 
 /// Runs a job of one task while `attack` is made on it; how it ended, what it says, and how many tasks ran.
-fn run_under(attack: impl FnOnce(JobId, &Seal)) -> (Ended, Snapshot, u32, JobId) {
+fn run_under(attack: impl FnOnce(JobId, &Seal)) -> (Followed, Snapshot, u32, JobId) {
     let (config, id, board) = (config(7), JobId::random(), board());
-    let mut leader =
-        Leader::submit(&config, spec(id), [Task::root()], Arc::clone(&board), Box::new(|_| Ok(()))).unwrap();
+    super::submit(&config, &spec(id), [Task::root()]).unwrap();
+    let mut follower = Follower::new(&config, id, Arc::clone(&board)).unwrap();
     attack(id, &config.seal);
     let worker = Worker::connect(&config, format!("test {id}"), Arc::new(OneJob(id))).unwrap();
     let over = Arc::new(AtomicBool::new(false));
     let told = Arc::clone(&over);
     let leading = std::thread::spawn(move || {
-        let ended = leader.run(&|| false, &mut |_| {}).unwrap();
-        assert_eq!(leader.remove().unwrap(), ended.dead);
+        let ended = follower.run(&|| false).unwrap();
         told.store(true, SeqCst);
         ended
     });
@@ -80,7 +80,14 @@ fn dead_letters(job: JobId) -> Vec<(Vec<u8>, String)> {
 }
 
 fn tasks(seal: &Seal, job: JobId, task: &Task) -> Vec<u8> {
-    seal.seal_tasks(&super::messages::TasksRef { job, attempts: 0, again: false, tasks: vec![task] }).unwrap()
+    seal.seal_tasks(&super::messages::TasksRef {
+        job,
+        origin: super::messages::Origin::foreign(),
+        attempts: 0,
+        again: false,
+        tasks: vec![task],
+    })
+    .unwrap()
 }
 
 /// As the key's holder would write it, with some bytes of it changed.
@@ -153,7 +160,7 @@ fn hostile_tasks_are_set_aside_with_their_reasons_and_the_job_ends() {
         });
     });
     let count = u32::try_from(sent.len()).unwrap();
-    assert_eq!(ended, Ended { outcome: Outcome::Complete, dead: count });
+    assert_eq!(ended, Followed::Ended { end: JobEnd::Complete, letters: count });
     assert_eq!((ran, seen.totals.found, seen.totals.failed), (1, 1, u64::from(count)));
     let letters = dead_letters(job);
     for (body, says) in &sent {
@@ -182,6 +189,6 @@ fn a_log_and_orders_that_others_wrote_change_nothing() {
             }
         });
     });
-    assert_eq!(ended, Ended { outcome: Outcome::Complete, dead: 0 });
+    assert_eq!(ended, Followed::Ended { end: JobEnd::Complete, letters: 0 });
     assert_eq!((ran, seen.totals.found, seen.totals.failed), (1, 1, 0));
 }

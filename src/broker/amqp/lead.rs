@@ -154,7 +154,7 @@ impl<'a> Lead<'a> {
         };
         lead.catch_up().await?;
         // Whoever led it before may have known of workers that are silent now.
-        let took_over = !lead.story.absorbed.is_empty();
+        let took_over = lead.story.marks > lead.marks;
         lead.watch = Watch::new(session.unnoticed(), took_over);
         if lead.story.walk_over {
             lead.watch.enter_finishing();
@@ -240,7 +240,6 @@ impl<'a> Lead<'a> {
             }
             let look = self.look().await?;
             self.mind_failures().await?;
-            self.recover_parked(&look).await?;
             let queues = self.watch.queues();
             if look.depths.iter().take(queues).all(|d| d.ready == 0) && look.tallies.values().all(|t| t.unsettled == 0)
             {
@@ -285,6 +284,8 @@ impl<'a> Lead<'a> {
 
     /// Looks at queues and workers once.
     async fn look(&mut self) -> lapin::Result<Look> {
+        // What is moved between queues must be seen in one of them: those that it comes from are asked first.
+        let parked = self.parked().await?;
         let (depths, suspects) = self.depths().await?;
         let hungry = [0, 1].map(|pool| self.idle_workers(pool));
         self.round += 1;
@@ -294,16 +295,17 @@ impl<'a> Lead<'a> {
         self.link.probe(Probe { job, round, reply_to, deep, hungry }).await?;
         let start = Instant::now();
         loop {
-            let look = Look { depths, tallies: self.tallies(), holds: suspects };
+            let tallies = self.tallies();
+            let orphans = parked.iter().filter(|session| !tallies.contains_key(*session)).count();
+            let look = Look { depths, tallies, holds: suspects + u32::try_from(orphans).unwrap_or(u32::MAX) };
             let partners = known.iter().filter(|k| matches!(k.standing, Standing::Works(_)));
             // Who took part last time is waited for, unless it is gone; others only show that they are there.
             let missing = |k: &Reply| !self.replies.iter().any(|r| r.session == k.session);
             let answered = !partners.into_iter().any(missing) && self.watch.is_answered(&look);
-            if answered && !self.replies.is_empty() && !known.iter().any(missing) {
-                return Ok(look);
-            }
+            let all = answered && !self.replies.is_empty() && !known.iter().any(missing);
             let until = start + if answered { LISTEN } else { ANSWER };
-            if matches!(self.attend(until).await?, Heard::Nothing) {
+            if all || matches!(self.attend(until).await?, Heard::Nothing) {
+                self.recover_parked(&parked, &look).await?;
                 return Ok(look);
             }
         }
@@ -336,20 +338,27 @@ impl<'a> Lead<'a> {
         u32::try_from(self.replies.iter().filter(idle).count()).unwrap_or(u32::MAX)
     }
 
+    /// Runs whose queue for what takes long is there.
+    async fn parked(&mut self) -> lapin::Result<BTreeSet<u64>> {
+        let mut there = BTreeSet::new();
+        for session in self.story.parks.clone() {
+            if topology::ready(self.link.connection, &topology::hold(self.spec.id, session)).await?.is_some() {
+                there.insert(session);
+            } else {
+                self.story.parks.remove(&session);
+            }
+        }
+        Ok(there)
+    }
+
     /// What dead workers had parked goes back to where it came from.
-    async fn recover_parked(&mut self, look: &Look) -> lapin::Result<()> {
-        let orphans: Vec<u64> = self.story.parks.iter().filter(|s| !look.tallies.contains_key(*s)).copied().collect();
-        for session in orphans {
-            let name = topology::hold(self.spec.id, session);
-            match topology::ready(self.link.connection, &name).await? {
-                // The broker has not noticed the death yet.
-                Some(depth) if depth.consumers > 0 => {}
-                Some(_) => {
-                    self.unpark(&name).await?;
-                    topology::delete(self.link.connection, vec![name]).await?;
-                    self.story.parks.remove(&session);
-                }
-                None => drop(self.story.parks.remove(&session)),
+    async fn recover_parked(&mut self, parked: &BTreeSet<u64>, look: &Look) -> lapin::Result<()> {
+        for session in parked.iter().filter(|s| !look.tallies.contains_key(*s)) {
+            let name = topology::hold(self.spec.id, *session);
+            // As long as it has a consumer the broker has not noticed the death yet, or there is none.
+            if topology::ready(self.link.connection, &name).await?.is_some_and(|depth| depth.consumers == 0) {
+                self.unpark(&name).await?;
+                topology::delete(self.link.connection, vec![name]).await?;
             }
         }
         Ok(())

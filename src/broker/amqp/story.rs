@@ -29,8 +29,9 @@ pub(super) struct Story {
     pub sealed: Option<Sealed>,
     /// A worker said that it has nothing left.
     pub hinted: bool,
-    /// The last mark that was met.
+    /// The last mark that was met, and how many there were.
     pub mark: Option<u64>,
+    pub marks: u64,
     /// How often failed entries were posted again.
     pub retries: u64,
 }
@@ -60,6 +61,7 @@ impl Story {
             sealed: None,
             hinted: false,
             mark: None,
+            marks: 0,
             retries: 0,
         }
     }
@@ -72,7 +74,10 @@ impl Story {
         match record.what {
             What::Posted(posted) => self.accounts.seed(posted),
             What::Results(results) => self.take_results(*results),
-            What::Mark(mark) => self.mark = Some(mark),
+            What::Mark(mark) => {
+                self.mark = Some(mark);
+                self.marks += 1;
+            }
             What::Note(note) => self.board.note(&note),
             What::WalkOver => {
                 self.walk_over = true;
@@ -90,6 +95,8 @@ impl Story {
                 self.board.take_back(&back, &failures);
                 (self.walk_over, self.concluded) = (false, false);
                 (self.abort, self.sealed) = (None, None);
+                // Whoever read it then has read the end.
+                self.readers.clear();
                 self.retries += 1;
             }
             What::Sealed { end, totals, letters, reply_to } => {

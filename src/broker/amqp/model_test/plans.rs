@@ -66,7 +66,7 @@ pub fn plans(dice: &mut Dice) -> (Vec<Plan>, usize) {
 
 /// A report of so many entries, and a line for each.
 pub fn found(entries: u64) -> Report {
-    let failure = Failure { path: Vec::new(), operation: Operation::Run, errno: None, message: String::new() };
+    let failure = Failure::new(Vec::new(), Operation::Run, None, String::new());
     let totals = Totals { found: entries, ..Totals::default() };
     Report { totals, failures: vec![failure; entries as usize], ..Report::default() }
 }
