@@ -305,7 +305,9 @@ impl CopyPass {
         match self.is_entered(&pair.path, &source) {
             Ok(true) => {}
             Ok(false) if view.fresh => return Ok(Ok(false)),
-            Ok(false) => return Ok(self.look_at_dirs(pair, source, run).map(|looked| looked.changed).map_err(Flaw::from)),
+            Ok(false) => {
+                return Ok(self.look_at_dirs(pair, source, run).map(|looked| looked.changed).map_err(Flaw::from));
+            }
             Err(e) => return Ok(Err(Trouble::Source(e).into())),
         }
         let looked = if view.fresh {
