@@ -31,7 +31,7 @@ pub mod tag {
     pub const MISSING: u8 = 16;
     /// With [`EXTRA`]: whether the source has it too has not been looked at yet.
     pub const UNSURE: u8 = 32;
-    /// It is counted and reported already.
+    /// It is counted and reported already. In [`Task::Pick`](super::Task::Pick): among what the target was found to have.
     pub const COUNTED: u8 = 64;
 }
 

@@ -127,12 +127,13 @@ impl DeletePass {
         if !shared.is_empty() {
             run.ticket.post(Task::Dirs { parent: place.path.clone(), names: shared })?;
         }
-        if found.working_files && !self.dry_run {
-            if let Err(e) = self.work.sweep(place.target, false, &mut run.report.totals) {
-                // What is in it has been seen to.
-                let failure = super::copy::failure(place.path.as_bytes().to_vec(), e);
-                run.fail(failure, Phase::Whole, Totals::default());
-            }
+        if found.working_files
+            && !self.dry_run
+            && let Err(e) = self.work.sweep(place.target, false, &mut run.report.totals)
+        {
+            // What is in it has been seen to.
+            let failure = super::copy::failure(place.path.as_bytes().to_vec(), e);
+            run.fail(failure, Phase::Whole, Totals::default());
         }
         Ok(Ok(()))
     }

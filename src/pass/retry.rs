@@ -26,8 +26,10 @@ pub fn again(failure: &Failure) -> Option<Task> {
         let mut names = Names::default();
         names.push(bits, name).ok().map(|()| names)
     };
+    // A listing of the target has had it already, or the failure takes that back.
+    let is_found = failure.counted.as_ref().is_some_and(|counted| counted.target_found == 0);
     Some(match failure.phase {
-        Phase::Walk => Task::Pick { names: names(0)?, dir },
+        Phase::Walk => Task::Pick { names: names(if is_found { tag::COUNTED } else { 0 })?, dir },
         Phase::Dress => Task::Finish { names: names(tag::UNCOUNTED)?, parent: dir },
         Phase::Finish => Task::Finish { names: names(0)?, parent: dir },
         Phase::Remove => Task::Remove { names: names(0)?, dir },

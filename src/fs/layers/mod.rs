@@ -3,6 +3,8 @@
 //! Invariant: a layer keeps the contract of the port, and what it does not concern it passes on as it is.
 
 pub mod dry_run;
+#[cfg(test)]
+pub mod faulty;
 mod ghost;
 pub mod limiter;
 pub mod throttle;

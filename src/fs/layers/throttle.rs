@@ -354,3 +354,24 @@ impl NewEntry for Throttled<dyn NewEntry> {
         self.inner.publish(replace)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::policy::Limits;
+
+    #[test]
+    fn the_tightest_limit_is_the_one_that_chunks_are_cut_by() {
+        let options = crate::fs::Options { job: crate::model::JobId::random() };
+        let with = |rates: &[Option<u64>]| {
+            let limiter =
+                |rate: &Option<u64>| Arc::new(Limiter::new(Limits { bytes_per_second: *rate, ..Limits::default() }));
+            let limiters: Vec<_> = rates.iter().map(limiter).collect();
+            let fs = crate::fs::open(b"null://", crate::fs::Side::Target, &options).unwrap();
+            throttled(fs, &limiters).bytes_per_second()
+        };
+        assert_eq!(with(&[]), None);
+        assert_eq!(with(&[None]), None);
+        assert_eq!(with(&[Some(5), None, Some(3)]), Some(3));
+    }
+}

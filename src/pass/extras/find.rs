@@ -160,9 +160,14 @@ impl Extras {
         let none = SeenNames::of(path).seal();
         let side = Side { source: source.map(|source| (source, &none)), target: target.as_ref() };
         let mut out = Outbox::new(path);
-        for (_, name) in wanted.iter().filter(|(_, name)| !is_ours(path, name)) {
-            run.report.totals.target_found += 1;
-            self.look(&side, &Entry { name, kind: None, metadata: None }, &mut out, run, kept)?;
+        for (bits, name) in wanted.iter().filter(|(_, name)| !is_ours(path, name)) {
+            let kind = match target.stat(name) {
+                Ok(m) => Some(m.kind),
+                Err(e) if e.is_absent() => continue,
+                Err(_) => None, // is met again, and reported
+            };
+            run.report.totals.target_found += u64::from(bits & tag::COUNTED == 0);
+            self.look(&side, &Entry { name, kind, metadata: None }, &mut out, run, kept)?;
         }
         out.post_all(run)
     }
