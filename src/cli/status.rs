@@ -42,7 +42,8 @@ pub fn run(args: &StatusArgs) -> ExitCode {
     })
 }
 
-fn text(look: &Look) -> String {
+/// Everything, for people.
+pub fn text(look: &Look) -> String {
     let mut out = String::new();
     for job in &look.jobs {
         out.push_str(&job_text(job));

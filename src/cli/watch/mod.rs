@@ -108,12 +108,9 @@ fn show(
     let mut picture = Picture::new(broker, &looks, 0);
     let mut changed = true;
     loop {
-        match seen.try_recv() {
-            Ok(look) => {
-                looks.add(look);
-                changed = true;
-            }
-            Err(_) => {} // nothing yet
+        if let Ok(look) = seen.try_recv() {
+            looks.add(look);
+            changed = true;
         }
         // Only what is new is sent: the line may be slow.
         if std::mem::take(&mut changed) {

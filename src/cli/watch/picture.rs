@@ -242,8 +242,78 @@ impl NodeRow {
 }
 
 #[cfg(test)]
-mod tests {
+pub mod tests {
     use super::*;
+    use crate::broker::amqp::{Answers, JobState, QueueDepth, Stranger};
+    use crate::model::fleet::{JobPhase, JobProgress, NodeJob};
+    use crate::model::{Failure, JobSpec, Operation, Policy, Timestamp};
+
+    /// Text that would take over a terminal.
+    pub const EVIL: &str = "no\x1b[2J\u{202e}de";
+
+    fn hostile_job(id: JobId) -> JobLook {
+        let evil = || EVIL.as_bytes().to_vec();
+        let spec = JobSpec {
+            id,
+            pass: EVIL.into(),
+            source: evil(),
+            target: evil(),
+            policy: Policy::default(),
+            submitted: Timestamp::default(),
+            source_ino: 0,
+        };
+        let failure = Failure { path: evil(), operation: Operation::Run, errno: None, message: EVIL.into() };
+        let totals = Totals { found: 10, copied: 5, ..Totals::default() };
+        let (notes, failures) = (vec![EVIL.into()], vec![failure]);
+        let progress = JobProgress { job: id, totals, walk_over: true, elapsed_ms: 1000, notes, failures };
+        let state = JobState {
+            spec,
+            phase: JobPhase::Walking,
+            paused: false,
+            leader: Some(EVIL.into()),
+            quarantined: vec![(EVIL.into(), EVIL.into())],
+            cancel: None,
+            end: None,
+            removed: false,
+        };
+        let queues = vec![QueueDepth { name: "dirs", ready: 3, consumers: 1 }];
+        JobLook { state, progress: Some(progress), queues, unsettled: 2, leader: Some(EVIL.into()) }
+    }
+
+    /// Everything that comes from elsewhere is hostile.
+    pub fn hostile() -> Look {
+        let id = JobId::random();
+        let refused = NodeJob { job: id, refused: Some(EVIL.into()), unsettled: 0, leads: false };
+        let info = NodeInfo { version: EVIL.into(), host: EVIL.into(), jobs: vec![refused], ..NodeInfo::default() };
+        let stranger = Stranger { name: EVIL.into(), version: EVIL.into(), wire: 9, key: true, clock: true };
+        let answers = Answers { strangers: vec![stranger], silent: 1, ..Answers::default() };
+        Look { at: Instant::now(), jobs: vec![hostile_job(id)], nodes: vec![(EVIL.into(), info)], answers }
+    }
+
+    #[test]
+    fn everything_in_a_picture_is_escaped() {
+        let mut looks = Looks::default();
+        looks.add(Ok(hostile()));
+        looks.add(Err(EVIL.into()));
+        let picture = Picture::new(EVIL, &looks, 9);
+        assert_eq!(picture.selected, 0, "there is but one job");
+        let (job, node) = (&picture.jobs[0], &picture.nodes[0]);
+        let escaped = r"no\x1b[2J\u{202e}de";
+        assert!(job.title.ends_with(&format!("walking: {escaped} {escaped} -> {escaped}")), "{}", job.title);
+        assert!(job.counts.starts_with("5 of 10 entries, 0 B"), "{}", job.counts);
+        assert_eq!((job.queues.as_str(), job.fraction), ("3 dirs, 2 unacknowledged", Some(0.5)));
+        assert_eq!(node.name, escaped);
+        let said = picture.said.len();
+        assert_eq!(said, 7, "lost, stranger, silence, refusal, quarantine, failure, note: {:?}", picture.said);
+        assert!(!format!("{}{:?}", picture.head, picture.said).contains(['\x1b', '\u{202e}']));
+        let texts = [&picture.head, &job.title, &job.counts, &job.queues, &node.name, &node.load];
+        assert!(texts.into_iter().chain(&picture.said).all(|text| !text.contains(['\x1b', '\u{202e}'])));
+        let status = super::super::super::status::text(looks.last.as_ref().unwrap());
+        assert!(status.contains(escaped) && !status.contains(['\x1b', '\u{202e}']), "{status}");
+        let json = looks.last.as_ref().unwrap().json();
+        assert_eq!((json["jobs"][0]["leader"].as_str(), json["silent"].as_u64()), (Some(escaped), Some(1)));
+        assert!(!json["jobs"][0]["source"].as_str().unwrap().contains('\x1b'));
+    }
 
     #[test]
     fn a_rate_follows_what_was_done_between_looks() {

@@ -104,14 +104,14 @@ fn bar(busy: u32, all: u32) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::picture::Looks;
+    use super::super::picture::tests::{EVIL, hostile};
     use super::*;
     use crate::broker::amqp::Stranger;
     use crate::cli::reach::stranger_text;
     use crate::model::{JobId, escaped};
     use ratatui::Terminal;
     use ratatui::backend::TestBackend;
-
-    const EVIL: &str = "no\x1b[2J\u{202e}de";
 
     fn drawn(picture: &Picture, width: u16, height: u16) -> Vec<String> {
         let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();
@@ -165,6 +165,17 @@ mod tests {
         assert!(lines[22].starts_with(r"no\x1b[2J\u{202e}de (treehaul 9) speaks wire version 9, this is "));
         assert_eq!(lines[23], "q quit   up/down select a job   p pause or resume it");
         assert!(lines.iter().all(|line| !line.contains(['\x1b', '\u{202e}'])));
+    }
+
+    #[test]
+    fn a_hostile_fleet_is_drawn_harmlessly() {
+        let mut looks = Looks::default();
+        looks.add(Ok(hostile()));
+        let lines = drawn(&Picture::new("amqp://b", &looks, 0), 80, 24);
+        assert!(lines[1].contains(r" walking: no\x1b[2J\u{202e}de no\x1b[2J\u{202e}de -> no\x1b"), "{}", lines[1]);
+        assert_eq!(lines[4], "  waiting: 3 dirs, 2 unacknowledged");
+        assert!(lines[6].starts_with(r"no\x1b[2J\u{202e}~ idle "), "{}", lines[6]);
+        assert!(lines.iter().all(|line| !line.contains(['\x1b', '\u{202e}'])), "{lines:#?}");
     }
 
     #[test]
