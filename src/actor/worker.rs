@@ -4,6 +4,7 @@ use super::pool::{Gone, PoolSupervisor};
 use super::roster::Place;
 use super::{Jobs, Roster};
 use crate::broker::{Broker, Delivery, Pool};
+use crate::model::escaped;
 use crate::pass::Run;
 use actix::prelude::*;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -75,6 +76,7 @@ impl TaskActor {
             return true; // dropping the ticket gives the task back
         };
         let _busy = place.begin(job, &task);
+        tracing::debug!(%job, task = task.noun(), directory = escaped(task.directory().as_bytes()), redelivered, "begins");
         let mut run = Run::new(ticket.as_mut(), redelivered);
         let outcome = catch_unwind(AssertUnwindSafe(|| pass.run(&task, &mut run)));
         let report = run.report;

@@ -83,7 +83,7 @@ fn amqp(first: Task, queue_type: QueueType) -> Job {
     let config = test_config(queue_type);
     let (board, id) = (board(), JobId::random());
     let worker = Worker::connect(&config, format!("test {id}"), Arc::new(OneJob(id))).unwrap();
-    amqp::submit(&config, &spec(id), [first]).unwrap();
+    amqp::submit(&config, &spec(id), [first], &|_| {}).unwrap();
     let (tell, over) = mpsc::channel();
     let mut follower = Follower::new(&config, id, Arc::clone(&board)).unwrap();
     let following = std::thread::spawn(move || {

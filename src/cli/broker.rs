@@ -8,7 +8,7 @@ use super::secret::{self, shown};
 use super::settings::{
     AMQP_PASSWORD, AMQP_USER, BROKER, CA, CERT, CERT_KEY, Flag, KEY_FILE, Origin, PASSWORD_FILE, QUEUES, Settings,
 };
-use crate::broker::amqp::{Access, AmqpConfig, Identity, QueueType, Seal};
+use crate::broker::amqp::{Access, AmqpConfig, Identity, QueueType, Seal, split_urls};
 use crate::node::NodeError;
 use anyhow::{Context, bail, ensure};
 use clap::Args;
@@ -85,8 +85,8 @@ impl BrokerArgs {
             return Ok(None);
         };
         // Of one that is not understood nothing is known; its own error says so.
-        let parsed = url::Url::parse(url).ok();
-        let password = parsed.as_ref().and_then(url::Url::password);
+        let parsed: Vec<url::Url> = split_urls(url).into_iter().filter_map(|url| url::Url::parse(url).ok()).collect();
+        let password = parsed.iter().find_map(url::Url::password);
         let access = Access {
             user: settings.text(&AMQP_USER).map(str::to_owned),
             password: if password.is_some() { None } else { password_of(settings)? },
@@ -95,8 +95,10 @@ impl BrokerArgs {
         };
         let queue_type = settings.text(&QUEUES).and_then(|word| word.parse().ok()).unwrap_or_default();
         let mut config = AmqpConfig::new(url, queue_type, access).map_err(NodeError::Broker)?;
-        if let (Some(password), Some(url)) = (password, &parsed) {
-            check_password(url, password, config.is_loopback(), settings)?;
+        for url in &parsed {
+            if let Some(password) = url.password() {
+                check_password(url, password, config.is_loopback(), settings)?;
+            }
         }
         let key = settings.path(&KEY_FILE).map(key::read).transpose().context("the fleet's key")?;
         if key.is_none() && !config.is_loopback() && !self.insecure {

@@ -225,6 +225,7 @@ fn try_retry(args: &RetryArgs) -> anyhow::Result<ExitCode> {
     let config = args.broker.config()?;
     let state = job_of(&config, &args.job)?;
     let (id, spec) = (state.spec.id, &state.spec);
+    ensure!(spec.pass != "verify", "what could not be compared is found again by another verify");
     ensure!(state.phase == JobPhase::Ended, "job {id} is under way: wait for its end with `treehaul follow {id}`");
     ensure!(!state.removed, "nothing that failed is kept of job {id}; run the pass again to be sure");
     let (all, ids) = (args.all, args.ids.iter().copied().collect::<BTreeSet<u64>>());
@@ -246,7 +247,7 @@ fn try_retry(args: &RetryArgs) -> anyhow::Result<ExitCode> {
     if retry.tasks.is_empty() && retry.letters.is_empty() {
         bail!("nothing of job {id} that failed is to be tried again: see `treehaul failed {id}`");
     }
-    let _held = node::reopen(spec, &config, retry)?;
+    let _held = node::reopen(spec, &config, retry, &say)?;
     follow_spec(&args.show, &config, spec, before + 1)
 }
 

@@ -8,7 +8,7 @@ use crate::broker::amqp::{self, AmqpConfig, JobState};
 use crate::exit_code::ExitCode;
 use crate::model::JobSpec;
 use crate::model::fleet::JobPhase;
-use crate::node::NodeError;
+use crate::node::{self, NodeError};
 use anyhow::bail;
 use clap::Args;
 
@@ -31,6 +31,8 @@ pub fn run(args: &FollowArgs) -> ExitCode {
 
 fn try_run(args: &FollowArgs) -> anyhow::Result<ExitCode> {
     let config = args.broker.config()?;
+    // Whoever is told to leave while it still looks for its job leaves in order.
+    node::listen()?;
     let jobs = amqp::jobs(&config).map_err(NodeError::Broker)?;
     let state = match &args.job {
         Some(job) => find_job(&jobs, job)?,

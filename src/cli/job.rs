@@ -370,7 +370,7 @@ impl Ready {
     fn submit(self, broker: Option<&AmqpConfig>) -> anyhow::Result<Option<Arc<dyn Pass>>> {
         match (self.work, broker) {
             (Some((row, Prepared::Tree(roots))), Some(config)) => {
-                Ok(Some(node::submit(&self.spec, row, roots, self.first, config)?))
+                Ok(Some(node::submit(&self.spec, row, roots, self.first, config, &super::say)?))
             }
             (Some(_), Some(_)) => anyhow::bail!("a single file is not worth a fleet: copy it without --broker"),
             _ => Ok(None),
@@ -460,7 +460,7 @@ fn run_job(ready: Ready, sizes: PoolSizes, broker: Option<&AmqpConfig>, board: &
         (Some((row, Prepared::Tree(roots))), None) => node::run_alone(&spec, row, roots, first, sizes, board)?,
         (Some((row, Prepared::Tree(roots))), Some(config)) => {
             // The target's mark is held until the end.
-            let _held = node::submit(&spec, row, roots, first, config)?;
+            let _held = node::submit(&spec, row, roots, first, config, &|text| board.note(text))?;
             node::follow(spec.id, config, board)?
         }
         (None, Some(config)) => node::follow(spec.id, config, board)?,

@@ -12,7 +12,7 @@ macro_rules! totals {
         pub struct Totals { $($(#[$doc])* pub $field: u64,)* }
         impl Totals {
             /// Adds another's counters.
-            pub fn add(&mut self, other: &Totals) { $(self.$field += other.$field;)* }
+            pub fn add(&mut self, other: &Totals) { $(self.$field = self.$field.saturating_add(other.$field);)* }
             /// Takes out what was added before.
             pub fn take_back(&mut self, other: &Totals) { $(self.$field = self.$field.saturating_sub(other.$field);)* }
             /// Name and value of each counter, in the order of the summary.

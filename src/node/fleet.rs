@@ -6,8 +6,8 @@ use crate::model::fleet::{JobEnd, JobPhase};
 use crate::model::{JobId, JobSpec, Report, Task};
 use crate::pass::{Pass, PassRow, Roots};
 use crate::telemetry::Board;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::{Arc, OnceLock};
 
 /// Can the broker be used? Asked before anything is touched. Gives the job between the same roots that is under way.
 ///
@@ -29,10 +29,11 @@ pub fn submit(
     roots: Roots,
     first: impl IntoIterator<Item = Task>,
     config: &AmqpConfig,
+    say: &dyn Fn(&str),
 ) -> Result<Arc<dyn Pass>, NodeError> {
     let pass: Arc<dyn Pass> = Arc::from(row.prepare(spec, roots, true)?);
     pass.mark()?;
-    match amqp::submit(config, spec, first) {
+    match amqp::submit(config, spec, first, say) {
         Ok(()) => Ok(pass),
         Err(e) => {
             let mut report = Report::default();
@@ -46,7 +47,12 @@ pub fn submit(
 ///
 /// # Errors
 /// [`NodeError`]; the job is as it was then.
-pub fn reopen(spec: &JobSpec, config: &AmqpConfig, retry: Retry) -> Result<Arc<dyn Pass>, NodeError> {
+pub fn reopen(
+    spec: &JobSpec,
+    config: &AmqpConfig,
+    retry: Retry,
+    say: &dyn Fn(&str),
+) -> Result<Arc<dyn Pass>, NodeError> {
     let unknown = || NodeError::Refused(format!("this version has no pass '{}'", spec.pass));
     let row = crate::pass::row(&spec.pass).ok_or_else(unknown)?;
     let prepared = super::prepare(&spec.source, &spec.target, spec.id, row.access, &spec.policy)?;
@@ -55,7 +61,7 @@ pub fn reopen(spec: &JobSpec, config: &AmqpConfig, retry: Retry) -> Result<Arc<d
     };
     let pass: Arc<dyn Pass> = Arc::from(row.prepare(spec, roots, true)?);
     pass.mark()?;
-    match amqp::reopen(config, spec, retry) {
+    match amqp::reopen(config, spec, retry, say) {
         Ok(()) => Ok(pass),
         Err(e) => {
             pass.conclude(&mut Report::default());
@@ -87,8 +93,26 @@ pub fn follow(job: JobId, config: &AmqpConfig, board: &Arc<Board>) -> Result<End
     })
 }
 
-/// Listens on a thread of its own, since a leader's calls block. The number of the first signal, or 0.
+/// From now on a signal is taken for the wish to leave a job that is followed.
+///
+/// # Errors
+/// [`NodeError::System`].
+pub fn listen() -> Result<(), NodeError> {
+    watch_signals().map(drop)
+}
+
+static SIGNAL: OnceLock<Arc<AtomicI32>> = OnceLock::new();
+
+/// Listens on a thread of its own, since a follower's calls block. The number of the first signal, or 0.
 fn watch_signals() -> Result<Arc<AtomicI32>, NodeError> {
+    if let Some(number) = SIGNAL.get() {
+        return Ok(Arc::clone(number));
+    }
+    let number = spawn_listener()?;
+    Ok(Arc::clone(SIGNAL.get_or_init(|| number)))
+}
+
+fn spawn_listener() -> Result<Arc<AtomicI32>, NodeError> {
     let number = Arc::new(AtomicI32::new(0));
     let seen = Arc::clone(&number);
     let system = |e: std::io::Error| NodeError::System(format!("cannot listen for signals: {e}"));

@@ -13,7 +13,7 @@ mod worker;
 
 pub use allowed::{Allowed, Checked};
 pub use alone::run_alone;
-pub use fleet::{follow, reopen, running_between, submit};
+pub use fleet::{follow, listen, reopen, running_between, submit};
 pub use roots::{Prepared, prepare};
 pub use single::run_single;
 pub use worker::run_worker;

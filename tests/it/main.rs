@@ -12,6 +12,7 @@ mod dry_run;
 mod fidelity;
 mod filters;
 mod fleet;
+mod fleet_life;
 mod history;
 mod hosts;
 mod kill;

@@ -463,7 +463,7 @@ fn three_workers_see_what_one_process_sees() {
 }
 
 #[test]
-fn a_worker_that_dies_costs_the_certificate_and_nothing_else() {
+fn a_worker_that_dies_costs_nothing_not_even_the_certificate() {
     assert_root();
     let host = Host::new("verify-killed");
     let s = Scratch::new();
@@ -482,13 +482,12 @@ fn a_worker_that_dies_costs_the_certificate_and_nothing_else() {
         doomed.wait();
         let _healthy = host.worker("healthy");
         let ran = Ran::of(job.wait_with_output().unwrap());
-        assert_eq!((ran.code, ran.total("different"), ran.total("failed")), (3, 0, 0), "{}{}", ran.stdout, ran.stderr);
-        assert_eq!(ran.json()["fingerprint"]["certain"], false);
-        assert!(!certificate.exists() && ran.stderr.contains("a worker died"), "{}", ran.stderr);
+        // Of what was done twice only one report counts.
+        assert_same(&ran);
+        assert_eq!(ran.json()["fingerprint"]["certain"], true);
+        assert_eq!(check(&certificate, &target).code, 0);
+        fs::remove_file(&certificate).unwrap();
     }
-    let _healthy = host.worker("healthy");
-    assert_same(&run(&mut verify()));
-    assert_eq!(check(&certificate, &target).code, 0);
 }
 
 #[test]

@@ -50,6 +50,8 @@ impl FromStr for QueueType {
 #[derive(Clone)]
 pub struct AmqpConfig {
     pub(super) uri: AMQPUri,
+    /// Further nodes of the same broker.
+    pub(super) others: Vec<AMQPUri>,
     pub(super) ca: Option<String>,
     pub(super) identity: Option<Identity>,
     /// Signs and checks messages.
@@ -84,39 +86,16 @@ pub struct Identity {
 }
 
 impl AmqpConfig {
-    /// Reads `amqp://[user[:password]@]host[:port][/vhost]` or `amqps://...`; what the URL lacks is taken from
-    /// `access`. There is no key yet: see [`AmqpConfig::seal`].
+    /// Reads `amqp://[user[:password]@]host[:port][/vhost]` or `amqps://...`, or several for the nodes of a cluster,
+    /// separated by commas; what a URL lacks is taken from `access`. There is no key yet: see [`AmqpConfig::seal`].
     ///
     /// # Errors
     /// [`AmqpError::Url`].
     pub fn new(url: &str, queue_type: QueueType, access: Access) -> Result<Self, AmqpError> {
-        let parsed = Url::parse(url).map_err(|e| AmqpError::Url(e.to_string()))?;
-        let host = host_of(&parsed)?;
-        // Its own words could repeat the URL.
-        let not_understood = |_| AmqpError::Url("something behind its host is not understood".to_owned());
-        let mut uri: AMQPUri = url.parse().map_err(not_understood)?;
-        // It takes any address in brackets for no host at all.
-        if let Host::Ipv6(address) = host {
-            uri.authority.host = address.to_string();
-        }
-        let user = &mut uri.authority.userinfo;
-        if parsed.username().is_empty()
-            && let Some(name) = access.user
-        {
-            user.username = name;
-        }
-        if parsed.password().is_none()
-            && let Some(password) = access.password
-        {
-            user.password = password;
-        }
-        // "amqp://host/" names the vhost "", which nobody has; the default vhost is meant.
-        if uri.vhost.is_empty() {
-            "/".clone_into(&mut uri.vhost);
-        }
-        uri.query.heartbeat.get_or_insert(HEARTBEAT_SECONDS);
+        let mut uris = split_urls(url).into_iter().map(|url| uri_of(url, &access)).collect::<Result<Vec<_>, _>>()?;
+        let uri = uris.remove(0);
         let Access { ca, identity, .. } = access;
-        Ok(AmqpConfig { uri, ca, identity, seal: Seal::new(None), queue_type, prefetch: PREFETCH })
+        Ok(AmqpConfig { uri, others: uris, ca, identity, seal: Seal::new(None), queue_type, prefetch: PREFETCH })
     }
 
     /// As [`AmqpConfig::new`], with nothing but the URL.
@@ -125,11 +104,67 @@ impl AmqpConfig {
         Self::new(url, queue_type, Access::default())
     }
 
+    /// All nodes of the broker, beginning anywhere: so clients spread over them.
+    pub(super) fn nodes(&self) -> Vec<&AMQPUri> {
+        let mut nodes: Vec<_> = std::iter::once(&self.uri).chain(&self.others).collect();
+        let first = usize::try_from(super::random() % nodes.len() as u64).unwrap_or_default();
+        nodes.rotate_left(first);
+        nodes
+    }
+
     /// Is the broker on this machine, by its address? Then nobody but this machine's users can reach it.
     pub fn is_loopback(&self) -> bool {
-        let host = &self.uri.authority.host;
-        host.eq_ignore_ascii_case("localhost") || host.parse::<IpAddr>().is_ok_and(|ip| ip.to_canonical().is_loopback())
+        let here = |uri: &AMQPUri| {
+            let host = &uri.authority.host;
+            host.eq_ignore_ascii_case("localhost")
+                || host.parse::<IpAddr>().is_ok_and(|ip| ip.to_canonical().is_loopback())
+        };
+        self.nodes().into_iter().all(here)
     }
+}
+
+/// The URLs of a list.
+pub fn split_urls(list: &str) -> Vec<&str> {
+    let mut urls = Vec::new();
+    let mut rest = list;
+    loop {
+        // A comma alone may be a part of a password.
+        let next = [",amqp://", ",amqps://"].iter().filter_map(|s| rest.find(s)).min();
+        let Some(at) = next else { break };
+        urls.push(&rest[..at]);
+        rest = &rest[at + 1..];
+    }
+    urls.push(rest);
+    urls
+}
+
+fn uri_of(url: &str, access: &Access) -> Result<AMQPUri, AmqpError> {
+    let parsed = Url::parse(url).map_err(|e| AmqpError::Url(e.to_string()))?;
+    let host = host_of(&parsed)?;
+    // Its own words could repeat the URL.
+    let not_understood = |_| AmqpError::Url("something behind its host is not understood".to_owned());
+    let mut uri: AMQPUri = url.parse().map_err(not_understood)?;
+    // It takes any address in brackets for no host at all.
+    if let Host::Ipv6(address) = host {
+        uri.authority.host = address.to_string();
+    }
+    let user = &mut uri.authority.userinfo;
+    if parsed.username().is_empty()
+        && let Some(name) = &access.user
+    {
+        user.username.clone_from(name);
+    }
+    if parsed.password().is_none()
+        && let Some(password) = &access.password
+    {
+        user.password.clone_from(password);
+    }
+    // "amqp://host/" names the vhost "", which nobody has; the default vhost is meant.
+    if uri.vhost.is_empty() {
+        "/".clone_into(&mut uri.vhost);
+    }
+    uri.query.heartbeat.get_or_insert(HEARTBEAT_SECONDS);
+    Ok(uri)
 }
 
 /// The host of a broker URL. What is wrong is said without any part of the URL: a mistyped one may have its
@@ -167,7 +202,9 @@ impl fmt::Display for AmqpConfig {
         let user = authority.userinfo.username.escape_debug();
         let (host, port) = (authority.host.escape_debug(), authority.port);
         let [open, close] = if authority.host.contains(':') { ["[", "]"] } else { ["", ""] };
-        write!(f, "{scheme}://{user}:***@{open}{host}{close}:{port}/{}", vhost.trim_start_matches('/').escape_debug())
+        let vhost = vhost.trim_start_matches('/').escape_debug();
+        write!(f, "{scheme}://{user}:***@{open}{host}{close}:{port}/{vhost}")?;
+        if self.others.is_empty() { Ok(()) } else { write!(f, " (one of {} nodes)", 1 + self.others.len()) }
     }
 }
 
@@ -207,6 +244,17 @@ mod tests {
         assert_eq!(user("amqp://joe:pw@broker").username, "joe");
         assert_eq!(user("amqp://joe:pw@broker").password, "pw");
         assert_eq!(user("amqp://broker").username, "env");
+    }
+
+    #[test]
+    fn several_urls_are_nodes_of_one_broker() {
+        let config = parse("amqp://joe:a,b@one/v,amqps://two:99/v").unwrap();
+        let hosts: Vec<_> = config.nodes().iter().map(|uri| uri.authority.host.clone()).collect();
+        assert!(hosts.len() == 2 && ["one", "two"].iter().all(|h| hosts.iter().any(|x| x == h)), "{hosts:?}");
+        assert_eq!(config.uri.authority.userinfo.password, "a,b");
+        assert_eq!(config.to_string(), "amqp://joe:***@one:5672/v (one of 2 nodes)");
+        assert!(!parse("amqp://127.0.0.1,amqp://broker").unwrap().is_loopback());
+        assert!(matches!(parse("amqp://one,amqp://"), Err(AmqpError::Url(_))));
     }
 
     #[test]

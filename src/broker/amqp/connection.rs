@@ -1,10 +1,13 @@
 //! Opening a connection, and the few calls on channels that everybody needs.
 
-use super::{AmqpConfig, AmqpError, Identity};
+use super::{AmqpConfig, AmqpError, Identity, topology};
+use futures_util::StreamExt;
+use lapin::message::Delivery;
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions};
 use lapin::tcp::{OwnedIdentity, OwnedTLSConfig};
 use lapin::types::FieldTable;
-use lapin::{BasicProperties, Channel, Confirmation, Connect, Connection, ConnectionProperties};
+use lapin::uri::AMQPUri;
+use lapin::{BasicProperties, Channel, Confirmation, Connect, Connection, ConnectionProperties, Consumer};
 use std::time::Duration;
 
 /// How long the broker may take to answer a new connection.
@@ -12,13 +15,53 @@ const OPEN_PATIENCE: Duration = Duration::from_secs(15);
 /// Written to disk before it is confirmed.
 const PERSISTENT: u8 = 2;
 
-/// Opens a connection. `role` is what the broker's management shows.
+/// How often what all share is declared: on a new broker several clients get in each other's way.
+const SHARED_TRIES: u32 = 8;
+/// Between two tries.
+const SHARED_PAUSE: Duration = Duration::from_millis(250);
+
+/// Opens a connection to any node of the broker. `role` is what the broker's management shows.
 pub(super) async fn open(config: &AmqpConfig, role: &str) -> Result<Connection, AmqpError> {
+    let mut failed = None;
+    for node in config.nodes() {
+        match open_to(config, node, role).await {
+            Ok(connection) => return Ok(connection),
+            Err(e) => failed = Some(e),
+        }
+    }
+    Err(failed.unwrap_or_else(|| AmqpError::Url("it names no host".to_owned())))
+}
+
+/// As [`open`], to a broker that has what all jobs share.
+pub(super) async fn open_shared(config: &AmqpConfig, role: &str) -> Result<Connection, AmqpError> {
+    let mut tries = 1;
+    loop {
+        let connection = open(config, role).await?;
+        let declared = async {
+            let channel = connection.create_channel().await?;
+            topology::declare_shared(&channel).await?;
+            channel.close(200, "done".into()).await
+        };
+        let error = match declared.await {
+            Ok(()) => return Ok(connection),
+            Err(e) => AmqpError::using(config, &e),
+        };
+        close(&connection).await;
+        if tries >= SHARED_TRIES {
+            return Err(error);
+        }
+        tracing::debug!(%error, "what all share cannot be declared yet");
+        tries += 1;
+        tokio::time::sleep(SHARED_PAUSE).await;
+    }
+}
+
+async fn open_to(config: &AmqpConfig, node: &AMQPUri, role: &str) -> Result<Connection, AmqpError> {
     let properties = ConnectionProperties::default().with_connection_name(format!("treehaul {role}").into());
     let identity = config.identity.clone().map(|Identity { cert, key }| OwnedIdentity::PKCS8 { pem: cert, key });
     let tls = OwnedTLSConfig { identity, cert_chain: config.ca.clone() };
     let runtime = lapin::runtime::default_runtime().map_err(|e| AmqpError::opening(config, &e))?;
-    let opening = config.uri.clone().connect_with_config(properties, tls, runtime);
+    let opening = node.clone().connect_with_config(properties, tls, runtime);
     let Ok(opened) = tokio::time::timeout(OPEN_PATIENCE, opening).await else {
         let why = format!("no answer within {} s", OPEN_PATIENCE.as_secs());
         return Err(AmqpError::Unreachable { broker: config.to_string(), why });
@@ -36,6 +79,40 @@ pub(super) async fn close(connection: &Connection) {
 
 fn lapin_timeout(_: tokio::time::error::Elapsed) -> lapin::Error {
     std::io::Error::from(std::io::ErrorKind::TimedOut).into()
+}
+
+/// A channel with what is consumed on it.
+///
+/// A consumer that is dropped is cancelled in the background, and the answer to that ends the whole connection if the
+/// channel is being closed meanwhile. So the channel is closed first.
+pub(super) struct Subscription {
+    pub channel: Channel,
+    pub consumers: Vec<Consumer>,
+}
+
+impl Drop for Subscription {
+    fn drop(&mut self) {
+        let (channel, consumers) = (self.channel.clone(), std::mem::take(&mut self.consumers));
+        // Without a runtime the connection is gone, too.
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(async move {
+                drop(channel.close(200, "done".into()).await); // it may be closed already
+                drop(consumers);
+            });
+        }
+    }
+}
+
+impl Subscription {
+    /// For a channel on which nothing is consumed yet.
+    pub fn new(channel: Channel) -> Self {
+        Subscription { channel, consumers: Vec::new() }
+    }
+
+    /// The next delivery of the only consumer. May be dropped while it waits: nothing is lost.
+    pub async fn next(&mut self) -> Option<lapin::Result<Delivery>> {
+        self.consumers.first_mut()?.next().await
+    }
 }
 
 /// A channel whose publishes are confirmed.

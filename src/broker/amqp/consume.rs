@@ -1,5 +1,6 @@
 //! Deliveries: how they come in, and what is in them.
 
+use super::connection::Subscription;
 use super::envelope::Seal;
 use super::lanes::{Arrived, Lanes};
 use super::messages::{Origin, Tasks};
@@ -19,8 +20,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use tokio::sync::mpsc::UnboundedSender;
 
-/// So many workers may be lost with a message before its tasks are worked on one by one.
-const SUSPECT_AFTER: u32 = MAX_ATTEMPTS - 1;
+/// So many workers may be lost with a message, among others, before it is worked on alone.
+const SUSPECT_AFTER: u32 = 2;
+/// So many workers may be lost with a single entry that was worked on alone before it is set aside.
+const ALONE: u32 = 2;
 
 /// Where deliveries come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,6 +56,13 @@ pub(super) struct Consumption {
     consumers: Vec<(Source, Consumer)>,
     /// Set before the present consumers are ended from here.
     expected: Arc<AtomicBool>,
+}
+
+impl Drop for Consumption {
+    fn drop(&mut self) {
+        let consumers = std::mem::take(&mut self.consumers).into_iter().map(|(_, consumer)| consumer).collect();
+        drop(Subscription { channel: self.channel.clone(), consumers });
+    }
 }
 
 impl Consumption {
@@ -190,24 +200,31 @@ pub(super) fn look_into(arrived: Arrived, may_wait: bool) -> Option<Vec<Held>> {
     let queue = tasks.first().map_or(Queue::Files, Task::queue);
     let again = again || redelivered || attempts > 0;
     token.begin(origin, queue, again);
-    let lost = if source == Source::Suspects { count + SUSPECT_AFTER } else { 0 };
-    if lost >= MAX_ATTEMPTS || attempts >= MAX_ATTEMPTS {
+    let singles: Vec<Task> = tasks.iter().flat_map(Task::singles).collect();
+    let alone = source == Source::Suspects;
+    let is_culprit = alone && singles.len() == 1 && count >= ALONE;
+    if is_culprit || attempts >= MAX_ATTEMPTS {
+        let lost = if alone { count + SUSPECT_AFTER } else { count };
         let reason = format!("gave up: {lost} workers were lost with it, and {attempts} actors");
         let directory = tasks.first().map(|t| what_of(t)).unwrap_or_default();
         publish::bury(token.body.clone(), &directory, &reason, token, may_wait);
         return None;
     }
-    if source != Source::Suspects && count >= SUSPECT_AFTER {
-        tracing::warn!(job = %run.job, count, "workers were lost with a message; its tasks are worked on one by one");
-        let alone = tasks.iter().flat_map(Task::singles);
+    // First as it is, then entry by entry.
+    let suspects = match (alone, count) {
+        (false, SUSPECT_AFTER..) => Some(tasks.clone()),
+        (true, 1..) if singles.len() > 1 => Some(singles),
+        _ => None,
+    };
+    if let Some(alone) = suspects {
+        tracing::warn!(job = %run.job, count, "workers were lost with a message; what it holds is worked on alone");
         let hold = |task| Held { task: Arc::new(task), attempts, again, suspect: true, token: Arc::clone(&token) };
-        if publish::post(alone.map(hold).collect(), may_wait).is_err() {
+        if publish::post(alone.into_iter().map(hold).collect(), may_wait).is_err() {
             tracing::debug!("the connection is gone; the broker delivers again by itself");
         }
         return None;
     }
-    let suspect = source == Source::Suspects;
-    let hold = |task| Held { task: Arc::new(task), attempts, again, suspect, token: Arc::clone(&token) };
+    let hold = |task| Held { task: Arc::new(task), attempts, again, suspect: alone, token: Arc::clone(&token) };
     Some(tasks.into_iter().map(hold).collect())
 }
 

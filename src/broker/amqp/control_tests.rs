@@ -253,7 +253,7 @@ struct Led {
 
 fn lead(first: Task) -> Led {
     let id = JobId::random();
-    super::submit(&config(), &spec(id), [first]).unwrap();
+    super::submit(&config(), &spec(id), [first], &|_| {}).unwrap();
     let mut follower = Follower::new(&config(), id, board()).unwrap();
     let leading = std::thread::spawn(move || {
         follower.run(&|| false).unwrap();

@@ -1,16 +1,15 @@
 //! Following a job: reading its stream until it is sealed. Whoever follows changes nothing.
 
-use super::connection::{self, Depth};
+use super::connection::{self, Depth, Subscription};
 use super::joblog::{self, Next, Reader};
 use super::messages::{Probe, Record, Reply, Standing, What};
 use super::patience::Patience;
 use super::story::{Sealed, Story};
 use super::submit::read_jobs;
-use super::{AmqpConfig, AmqpError, messages, topology};
+use super::{AmqpConfig, AmqpError, BLOCKED, messages, topology};
 use crate::model::fleet::JobEnd;
-use crate::model::{JobId, Queue, escaped};
+use crate::model::{JobId, Queue, Report, Totals, escaped};
 use crate::telemetry::Board;
-use futures_util::StreamExt;
 use lapin::options::{BasicConsumeOptions, BasicPublishOptions};
 use lapin::types::FieldTable;
 use lapin::{BasicProperties, Channel, Connection};
@@ -28,9 +27,6 @@ const ANSWER: Duration = Duration::from_secs(1);
 const CLEAR_UP: Duration = Duration::from_secs(10);
 /// Between two looks whether it has.
 const CLEARED: Duration = Duration::from_millis(10);
-/// Said while the broker has an alarm.
-const BLOCKED: &str =
-    "the broker is blocked: it has a memory or disk alarm and takes no messages; the job goes on when that is over";
 
 /// How following ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -120,7 +116,12 @@ pub fn replay(config: &AmqpConfig, job: JobId, board: Arc<Board>) -> Result<u64,
 }
 
 /// Reads up to a mark that is made now.
-async fn read_to_now(connection: &Connection, config: &AmqpConfig, story: &mut Story, job: JobId) -> lapin::Result<()> {
+pub(super) async fn read_to_now(
+    connection: &Connection,
+    config: &AmqpConfig,
+    story: &mut Story,
+    job: JobId,
+) -> lapin::Result<()> {
     let name = topology::results(job);
     if topology::ready(connection, &name).await?.is_none() {
         return Ok(());
@@ -229,13 +230,14 @@ impl Reading<'_> {
         }
         let Ok(looked) = looked else { return Ok(()) };
         let (depth, replies) = looked?;
+        let works = replies.iter().any(|r| matches!(r.standing, Standing::Works(_)));
         for reply in replies {
             if let Standing::Refused(reason) = reply.standing {
                 let (name, reason) = (escaped(reply.worker.as_bytes()), escaped(reason.as_bytes()));
                 self.story.board.note(&format!("worker {name} takes no part in the job: {reason}"));
             }
         }
-        if depth.is_some_and(|Depth { consumers, .. }| consumers == 0) {
+        if !works && depth.is_some_and(|Depth { consumers, .. }| consumers == 0) {
             let config = self.config;
             let note = format!("no worker takes part in the job: start `treehaul worker --broker {config}` on a node");
             self.story.board.note(&note);
@@ -246,11 +248,12 @@ impl Reading<'_> {
     /// Asks all workers how they stand with the job.
     async fn ask_around(&self, connection: &Connection) -> lapin::Result<Vec<Reply>> {
         let channel = connection.create_channel().await?;
+        let mut answers = Subscription::new(channel.clone());
         let mailbox = format!("treehaul.replies.{}.{}", self.job, JobId::random());
         topology::declare_mailbox(&channel, &mailbox, false).await?;
-        let options = BasicConsumeOptions { no_ack: true, ..BasicConsumeOptions::default() };
-        let mut answers =
-            channel.basic_consume(mailbox.as_str().into(), "".into(), options, FieldTable::default()).await?;
+        let (options, none) =
+            (BasicConsumeOptions { no_ack: true, ..BasicConsumeOptions::default() }, FieldTable::default());
+        answers.consumers.push(channel.basic_consume(mailbox.as_str().into(), "".into(), options, none).await?);
         let properties = BasicProperties::default().with_reply_to(mailbox.as_str().into());
         let probe = Probe { job: self.job, round: 0, reply_to: mailbox, deep: false, hungry: [0; 2] };
         let body = self.config.seal.seal(&messages::Control::Probe(probe)).map_err(std::io::Error::other)?;
@@ -260,13 +263,16 @@ impl Reading<'_> {
         while let Ok(Some(answer)) = tokio::time::timeout(ANSWER / 2, answers.next()).await {
             replies.extend(self.config.seal.open::<Reply>(&answer?.data).ok());
         }
-        channel.close(200, "done".into()).await?;
         Ok(replies)
     }
 
     /// Tells the leader that the end was read, and waits until it has cleared up.
     async fn say_goodbye(&self, connection: &Connection, out: &Channel, sealed: Sealed) -> lapin::Result<Followed> {
-        self.story.board.set_totals(sealed.totals);
+        self.story.board.set_in_progress(Totals::default());
+        if sealed.letters > 0 && self.story.board.snapshot().totals.failed == 0 {
+            let totals = Totals { failed: u64::from(sealed.letters), ..Totals::default() };
+            self.story.board.absorb(Report { totals, ..Report::default() });
+        }
         let standing = Standing::HasRead(self.reader);
         let reply = Reply { round: 0, worker: String::new(), session: self.reader, standing };
         let body = self.config.seal.seal(&reply).map_err(std::io::Error::other)?;
@@ -280,7 +286,7 @@ impl Reading<'_> {
 
     /// Nothing is left to read: the log of jobs knows how it ended.
     async fn ask_log(&mut self) -> Result<Followed, AmqpError> {
-        let connection = connection::open(self.config, "follower").await?;
+        let connection = connection::open_shared(self.config, "follower").await?;
         let jobs = read_jobs(&connection, &self.config.seal).await;
         connection::close(&connection).await;
         let state = jobs.map_err(|e| AmqpError::using(self.config, &e))?.remove(&self.job);

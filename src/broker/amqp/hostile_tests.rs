@@ -36,7 +36,7 @@ fn on_broker<T>(act: impl AsyncFnOnce(&Channel) -> T) -> T {
 /// Runs a job of one task while `attack` is made on it; how it ended, what it says, and how many tasks ran.
 fn run_under(attack: impl FnOnce(JobId, &Seal)) -> (Followed, Snapshot, u32, JobId) {
     let (config, id, board) = (config(7), JobId::random(), board());
-    super::submit(&config, &spec(id), [Task::root()]).unwrap();
+    super::submit(&config, &spec(id), [Task::root()], &|_| {}).unwrap();
     let mut follower = Follower::new(&config, id, Arc::clone(&board)).unwrap();
     attack(id, &config.seal);
     let worker = Worker::connect(&config, format!("test {id}"), Arc::new(OneJob(id))).unwrap();

@@ -1,15 +1,14 @@
 //! The streams: the log of all jobs, and each job's own. Whoever reads one from its beginning knows how things stand.
 
-use super::connection::{self, Published};
+use super::connection::{self, Published, Subscription};
 use super::envelope::{EnvelopeError, Seal};
 use super::messages::{JobEvent, Payload, Record, What};
 use super::topology::{self, JOB_LOG};
 use crate::model::JobId;
-use futures_util::StreamExt;
 use lapin::message::Delivery;
 use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions};
 use lapin::types::{AMQPValue, FieldTable, LongString};
-use lapin::{Channel, Connection, Consumer};
+use lapin::{Channel, Connection};
 use std::marker::PhantomData;
 use std::time::Duration;
 
@@ -33,8 +32,7 @@ pub(super) async fn record(channel: &Channel, seal: &Seal, job: JobId, what: Wha
 
 /// A reader of a stream.
 pub(super) struct Reader<T> {
-    channel: Channel,
-    consumer: Consumer,
+    entries: Subscription,
     seal: Seal,
     /// Offset of the entry after the last one that was read.
     pub next_offset: i64,
@@ -58,13 +56,14 @@ impl<T: Payload> Reader<T> {
         place: AMQPValue,
         next_offset: i64,
     ) -> lapin::Result<Self> {
-        let channel = connection.create_channel().await?;
-        channel.basic_qos(PREFETCH, BasicQosOptions::default()).await?;
+        let mut entries = Subscription::new(connection.create_channel().await?);
+        entries.channel.basic_qos(PREFETCH, BasicQosOptions::default()).await?;
         let mut arguments = FieldTable::default();
         arguments.insert("x-stream-offset".into(), place);
         let options = BasicConsumeOptions::default();
-        let consumer = channel.basic_consume(stream.into(), "".into(), options, arguments).await?;
-        Ok(Reader { channel, consumer, seal: seal.clone(), next_offset, kind: PhantomData })
+        let consumer = entries.channel.basic_consume(stream.into(), "".into(), options, arguments).await?;
+        entries.consumers.push(consumer);
+        Ok(Reader { entries, seal: seal.clone(), next_offset, kind: PhantomData })
     }
 
     /// Has everything been read that was in the stream when `newest` was asked for?
@@ -75,13 +74,13 @@ impl<T: Payload> Reader<T> {
     /// The next delivery, to be given to [`Reader::read`]; none when the broker ends the reading. May be dropped while it
     /// waits: nothing is lost.
     pub async fn delivery(&mut self) -> Option<lapin::Result<Delivery>> {
-        self.consumer.next().await
+        self.entries.next().await
     }
 
     /// Reads a delivery. None: it is passed over, since it was read before, or is not understood; a newer version may
     /// have written it.
     pub async fn read(&mut self, delivery: Delivery) -> lapin::Result<Option<T>> {
-        self.channel.basic_ack(delivery.delivery_tag, BasicAckOptions::default()).await?;
+        self.entries.channel.basic_ack(delivery.delivery_tag, BasicAckOptions::default()).await?;
         if let Some(offset) = place_of(&delivery) {
             // A broker may begin a little before the offset that it was asked for.
             if offset < self.next_offset {
@@ -114,7 +113,7 @@ impl<T: Payload> Reader<T> {
 
     /// Ends the reading.
     pub async fn close(self) {
-        drop(self.channel.close(200, "done".into()).await); // it may be gone already
+        drop(self.entries.channel.close(200, "done".into()).await); // it may be gone already
     }
 }
 

@@ -61,6 +61,11 @@ impl Lane {
     }
 
     fn pop(&mut self, pool: Pool) -> Option<Taken> {
+        // A suspect is not to be held for long: its worker may be lost for another reason.
+        let waiting = &mut self.arrived[pool as usize];
+        if let Some(at) = waiting.iter().position(|a| a.source == Source::Suspects) {
+            return waiting.remove(at).map(Taken::Message);
+        }
         if self.paused {
             return None;
         }

@@ -4,7 +4,7 @@
 //! it, unacknowledged, leads; when it is gone the broker gives the baton to another, which reads the job's stream
 //! and goes on from there. Invariant: whatever a leader does may be done again by the next one.
 
-use super::connection::{self, Depth};
+use super::connection::{self, Depth, Subscription};
 use super::consume;
 use super::link::{Heard, Link};
 use super::messages::{self, Baton, JobEvent, Probe, Reply, Standing, What};
@@ -15,7 +15,6 @@ use super::topology;
 use crate::model::fleet::{JobEnd, JobPhase};
 use crate::model::{JobId, JobSpec, Queue, Report, Totals, escaped};
 use crate::telemetry::Board;
-use futures_util::StreamExt;
 use lapin::options::{
     BasicAckOptions, BasicConsumeOptions, BasicGetOptions, BasicNackOptions, BasicQosOptions, QueuePurgeOptions,
 };
@@ -56,11 +55,12 @@ pub(super) async fn serve(
     let job = spec.id;
     let channel = connection::confirmed_channel(session.connection()).await?;
     channel.basic_qos(BATONS, BasicQosOptions::default()).await?;
+    let mut batons = Subscription::new(channel.clone());
     let (none, options) = (FieldTable::default(), BasicConsumeOptions::default());
-    let mut batons = match channel.basic_consume(topology::lead(job).into(), "".into(), options, none).await {
+    match channel.basic_consume(topology::lead(job).into(), "".into(), options, none).await {
         Err(e) if connection::is_missing(&e) => return Ok(()),
-        consumer => consumer?,
-    };
+        consumer => batons.consumers.push(consumer?),
+    }
     let mut held: Option<(u64, u64)> = None;
     let mut leading: Option<Pin<Box<dyn Future<Output = lapin::Result<()>> + Send + '_>>> = None;
     let mut renew = tokio::time::interval(RENEW);
@@ -414,6 +414,10 @@ impl<'a> Lead<'a> {
         match heard {
             Heard::Record(record) => self.story.take(*record),
             Heard::Reply(reply) => self.take_reply(reply).await?,
+            Heard::Stranger(stranger) => {
+                let (name, why) = (escaped(stranger.name.as_bytes()), stranger.why());
+                self.note(&format!("worker {name} takes no part in the job: {why}")).await?;
+            }
             Heard::Other => {}
             Heard::Nothing => return Ok(Heard::Nothing),
         }

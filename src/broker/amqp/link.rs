@@ -1,14 +1,15 @@
 //! A leader's channels: where it asks, and what it hears.
 
+use super::connection::{self, Subscription};
 use super::envelope::Seal;
 use super::joblog::{self, Reader};
 use super::messages::{Control, JobEvent, Probe, Record, Reply, What};
-use super::{connection, topology};
+use super::stranger::Stranger;
+use super::topology;
 use crate::model::JobId;
-use futures_util::StreamExt;
 use lapin::options::{BasicConsumeOptions, BasicPublishOptions};
 use lapin::types::FieldTable;
-use lapin::{BasicProperties, Channel, Connection, Consumer};
+use lapin::{BasicProperties, Channel, Connection};
 use std::time::Instant;
 
 /// A leader's channels.
@@ -18,7 +19,7 @@ pub(super) struct Link<'a> {
     pub out: Channel,
     pub ask: Channel,
     pub stream: Reader<Record>,
-    replies: Consumer,
+    replies: Subscription,
     /// Where answers go to.
     pub mailbox: String,
     seal: Seal,
@@ -31,9 +32,11 @@ impl<'a> Link<'a> {
         let ask = connection.create_channel().await?;
         let stream = Reader::open(connection, seal, &topology::results(job), 0).await?;
         let mailbox = format!("treehaul.replies.{job}.{}", JobId::random());
-        topology::declare_mailbox(&ask, &mailbox, false).await?;
-        let options = BasicConsumeOptions { no_ack: true, ..BasicConsumeOptions::default() };
-        let replies = ask.basic_consume(mailbox.as_str().into(), "".into(), options, FieldTable::default()).await?;
+        let mut replies = Subscription::new(connection.create_channel().await?);
+        topology::declare_mailbox(&replies.channel, &mailbox, false).await?;
+        let (options, none) =
+            (BasicConsumeOptions { no_ack: true, ..BasicConsumeOptions::default() }, FieldTable::default());
+        replies.consumers.push(replies.channel.basic_consume(mailbox.as_str().into(), "".into(), options, none).await?);
         Ok(Link { connection, out, ask, stream, replies, mailbox, seal: seal.clone(), job })
     }
 
@@ -73,10 +76,13 @@ impl<'a> Link<'a> {
             Ok(delivery) => self.stream.read(delivery).await?.map_or(Heard::Other, |r| Heard::Record(Box::new(r))),
             Err(reply) => match self.seal.open(&reply.data) {
                 Ok(reply) => Heard::Reply(reply),
-                Err(e) => {
-                    tracing::debug!(error = %e, "passed over an answer");
-                    Heard::Other
-                }
+                Err(e) => match Stranger::read(&reply.data) {
+                    Some(stranger) => Heard::Stranger(stranger),
+                    None => {
+                        tracing::debug!(error = %e, "passed over an answer");
+                        Heard::Other
+                    }
+                },
             },
         })
     }
@@ -86,6 +92,8 @@ impl<'a> Link<'a> {
 pub(super) enum Heard {
     Record(Box<Record>),
     Reply(Reply),
+    /// A worker that cannot read what it is asked.
+    Stranger(Stranger),
     /// Something that is not understood.
     Other,
     Nothing,

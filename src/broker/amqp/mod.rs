@@ -62,7 +62,7 @@ mod token;
 mod topology;
 mod worker;
 
-pub use config::{Access, AmqpConfig, Identity, QueueType};
+pub use config::{Access, AmqpConfig, Identity, QueueType, split_urls};
 pub use envelope::Seal;
 pub use error::AmqpError;
 pub use follow::{Followed, Follower, replay};
@@ -71,6 +71,10 @@ pub use office::{Answers, Office, QueueDepth};
 pub use stranger::Stranger;
 pub use submit::{Retry, forget, jobs, reopen, submit};
 pub use worker::{JobGate, Worker};
+
+/// Said while the broker has an alarm.
+const BLOCKED: &str =
+    "the broker is blocked: it has a memory or disk alarm and takes no messages; it goes on when that is over";
 
 /// A runtime for calls that block.
 fn blocking() -> std::io::Result<tokio::runtime::Runtime> {

@@ -5,6 +5,7 @@ use super::joblog::{self, Next, Reader};
 use super::jobs::{JobState, fold};
 use super::messages::{Control, Errand, JobEvent, Word};
 use super::stranger::Stranger;
+use super::submit::end_unled;
 use super::{AmqpConfig, AmqpError, topology};
 use crate::model::fleet::{Answer, Order};
 use crate::model::{JobId, Queue};
@@ -81,10 +82,9 @@ struct Opened {
 }
 
 async fn open(config: &AmqpConfig) -> Result<Opened, AmqpError> {
-    let connection = connection::open(config, "office").await?;
+    let connection = connection::open_shared(config, "office").await?;
     let opening = async {
         let out = connection::confirmed_channel(&connection).await?;
-        topology::declare_shared(&out).await?;
         let ear = connection.create_channel().await?;
         let mailbox = format!("treehaul.replies.office.{}", JobId::random());
         topology::declare_mailbox(&ear, &mailbox, false).await?;
@@ -211,12 +211,13 @@ impl Office {
         self.append(&JobEvent::Resumed(job))
     }
 
-    /// Asks for a job's end; its leader sees to it.
+    /// Asks for a job's end; its leader sees to it. One that nobody leads is ended here.
     ///
     /// # Errors
     /// [`AmqpError`].
     pub fn cancel_job(&self, job: JobId, why: &str) -> Result<(), AmqpError> {
-        self.append(&JobEvent::Cancel { job, why: why.to_owned() })
+        self.append(&JobEvent::Cancel { job, why: why.to_owned() })?;
+        self.named(self.runtime.block_on(end_unled(&self.connection, &self.config, job, why)))
     }
 
     /// The queues of a job that the broker has: those of tasks, the reports, and the dead letters.

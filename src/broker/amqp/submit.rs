@@ -1,33 +1,49 @@
 //! How a job comes onto the broker, once and again; and what is known of jobs that are there.
 
-use super::connection::{self, Published};
+use super::connection::{self, Published, Subscription};
 use super::consume::what_of;
 use super::envelope::Seal;
+use super::follow::read_to_now;
 use super::joblog::{self, Next, Reader};
 use super::jobs::{JobState, fold};
 use super::messages::{Baton, JobEvent, Origin, TasksRef, What};
 use super::office::{EMPTY_LOG, END_OF_LOG, LOG_PATIENCE};
+use super::story::Story;
 use super::topology::{self, JOB_LOG};
-use super::{AmqpConfig, AmqpError};
+use super::{AmqpConfig, AmqpError, BLOCKED};
+use crate::model::fleet::JobEnd;
 use crate::model::{JobId, JobSpec, Task, Totals};
-use lapin::options::{BasicAckOptions, BasicGetOptions, BasicNackOptions};
+use crate::telemetry::Board;
+use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicGetOptions, BasicNackOptions};
+use lapin::types::FieldTable;
 use lapin::{Channel, Connection};
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
 
+/// How often a submission is looked at whether the broker takes it.
+const LOOK: Duration = Duration::from_millis(500);
+/// A baton that nobody holds comes at once.
+const BATON: Duration = Duration::from_secs(2);
 /// Weight of the first tasks in one message, in bytes.
 const FIRST_BYTES: usize = 64 << 10;
 /// Numbers of messages that are posted together; more than anybody names.
 const SERIES: u64 = 1 << 40;
 
 /// Makes the queues of a job, posts its first tasks and tells the fleet. When it returns the job goes on without its
-/// submitter. Blocks; must not be called from an async context.
+/// submitter. What keeps it waiting is said. Blocks; must not be called from an async context.
 ///
 /// # Errors
 /// Any [`AmqpError`]. What was made is removed again, as far as that is possible.
-pub fn submit(config: &AmqpConfig, spec: &JobSpec, first: impl IntoIterator<Item = Task>) -> Result<(), AmqpError> {
+pub fn submit(
+    config: &AmqpConfig,
+    spec: &JobSpec,
+    first: impl IntoIterator<Item = Task>,
+    say: &dyn Fn(&str),
+) -> Result<(), AmqpError> {
     super::blocking()?.block_on(async {
-        let opened = connection::open(config, "submitter").await?;
-        let submitted = put(&opened, config, spec, first.into_iter(), None).await;
+        let opened = connection::open_shared(config, "submitter").await?;
+        let submitted = watched(&opened, say, put(&opened, config, spec, first.into_iter(), None)).await;
         if submitted.is_err() {
             let mut names = topology::work_queues(spec.id);
             names.extend([topology::dead(spec.id), topology::results(spec.id), topology::lead(spec.id)]);
@@ -61,15 +77,28 @@ pub struct Retry {
 ///
 /// # Errors
 /// As [`submit`].
-pub fn reopen(config: &AmqpConfig, spec: &JobSpec, retry: Retry) -> Result<(), AmqpError> {
+pub fn reopen(config: &AmqpConfig, spec: &JobSpec, retry: Retry, say: &dyn Fn(&str)) -> Result<(), AmqpError> {
     super::blocking()?.block_on(async {
-        let opened = connection::open(config, "submitter").await?;
+        let opened = connection::open_shared(config, "submitter").await?;
         let mut retry = retry;
         let tasks = std::mem::take(&mut retry.tasks);
-        let submitted = put(&opened, config, spec, tasks.into_iter(), Some(retry)).await;
+        let submitted = watched(&opened, say, put(&opened, config, spec, tasks.into_iter(), Some(retry))).await;
         connection::close(&opened).await;
         submitted
     })
+}
+
+/// Says so while the broker takes nothing.
+async fn watched<T>(connection: &Connection, say: &dyn Fn(&str), putting: impl Future<Output = T>) -> T {
+    let mut putting = std::pin::pin!(putting);
+    loop {
+        tokio::select! {
+            put = &mut putting => return put,
+            () = tokio::time::sleep(LOOK) => if connection.status().blocked() {
+                say(BLOCKED);
+            },
+        }
+    }
 }
 
 async fn put(
@@ -86,9 +115,7 @@ async fn put(
         seal_first(&config.seal, spec.id, 1, std::slice::from_ref(task))?;
     }
     let channel = connection.create_channel().await.map_err(using)?;
-    let shared = topology::declare_shared(&channel);
-    let own = topology::declare_job(connection, spec.id, config.queue_type);
-    tokio::try_join!(shared, own).map_err(using)?;
+    topology::declare_job(connection, spec.id, config.queue_type).await.map_err(using)?;
     let out = connection::confirmed_channel(connection).await.map_err(using)?;
     let series = retry.as_ref().map_or(0, |r| r.before + 1) * SERIES;
     let seal = &config.seal;
@@ -167,13 +194,47 @@ impl Letters {
     }
 }
 
+/// Ends a job whose baton nobody holds: there is no worker that could.
+pub(super) async fn end_unled(
+    connection: &Connection,
+    config: &AmqpConfig,
+    job: JobId,
+    why: &str,
+) -> lapin::Result<()> {
+    let lead = topology::lead(job);
+    if topology::ready(connection, &lead).await?.is_none_or(|depth| depth.consumers > 0) {
+        return Ok(());
+    }
+    // As long as it is held here nobody else leads.
+    let holding = connection.create_channel().await?;
+    let (options, none) = (BasicConsumeOptions::default(), FieldTable::default());
+    let mut batons = Subscription::new(holding.clone());
+    batons.consumers.push(holding.basic_consume(lead.as_str().into(), "".into(), options, none).await?);
+    let Ok(Some(baton)) = tokio::time::timeout(BATON, batons.next()).await else { return Ok(()) };
+    baton?;
+    let board = Arc::new(Board::new(Box::new(|_| {})));
+    let mut story = Story::new(job, board);
+    read_to_now(connection, config, &mut story, job).await?;
+    let (seal, out) = (&config.seal, connection::confirmed_channel(connection).await?);
+    let (end, totals) = (JobEnd::Cancelled(why.to_owned()), Box::new(story.board.snapshot().totals));
+    let sealed = What::Sealed { end: end.clone(), totals: totals.clone(), letters: 0, reply_to: String::new() };
+    safe(joblog::record(&out, seal, job, sealed).await?)?;
+    joblog::append(&out, seal, &JobEvent::Finished { job, end, totals }).await?;
+    let mut names = topology::work_queues(job);
+    names.extend(story.parks.iter().map(|session| topology::hold(job, *session)));
+    names.extend([topology::dead(job), topology::results(job)]);
+    topology::delete(connection, names).await?;
+    joblog::append(&out, seal, &JobEvent::Removed(job)).await?;
+    topology::delete(connection, vec![lead]).await
+}
+
 /// Removes what is kept of a job that is over. Blocks.
 ///
 /// # Errors
 /// Any [`AmqpError`].
 pub fn forget(config: &AmqpConfig, job: JobId) -> Result<(), AmqpError> {
     super::blocking()?.block_on(async {
-        let opened = connection::open(config, "control").await?;
+        let opened = connection::open_shared(config, "control").await?;
         let forgetting = async {
             let mut names = topology::work_queues(job);
             names.extend([topology::dead(job), topology::results(job), topology::lead(job)]);
@@ -231,9 +292,6 @@ fn seal_first(seal: &Seal, job: JobId, number: u64, tasks: &[Task]) -> Result<Ve
 
 /// Reads the log of jobs from its beginning to where it ends now.
 pub(super) async fn read_jobs(connection: &Connection, seal: &Seal) -> lapin::Result<BTreeMap<JobId, JobState>> {
-    let channel = connection.create_channel().await?;
-    topology::declare_shared(&channel).await?;
-    channel.close(200, "done".into()).await?;
     let newest = joblog::newest(connection, seal, EMPTY_LOG).await?;
     let mut reader = Reader::open(connection, seal, JOB_LOG, 0).await?;
     let mut jobs = BTreeMap::new();
@@ -256,7 +314,7 @@ pub(super) async fn read_jobs(connection: &Connection, seal: &Seal) -> lapin::Re
 /// Any [`AmqpError`], which names the broker and the way out.
 pub fn jobs(config: &AmqpConfig) -> Result<Vec<JobState>, AmqpError> {
     super::blocking()?.block_on(async {
-        let opened = connection::open(config, "control").await?;
+        let opened = connection::open_shared(config, "control").await?;
         let jobs = read_jobs(&opened, &config.seal).await;
         connection::close(&opened).await;
         Ok(jobs.map_err(|e| AmqpError::using(config, &e))?.into_values().collect())

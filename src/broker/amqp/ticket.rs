@@ -29,18 +29,20 @@ impl AmqpTicket {
         }
         let queue = task.queue();
         // What a task posts may have been worked on before if the task itself was.
+        // What may have killed workers stays alone; and nothing that it posts is worked on while it is held.
+        let suspect = held.suspect && queue == Queue::Files;
         let child = |task| Held {
             task: Arc::new(task),
             attempts: 0,
             again: held.again,
-            suspect: false,
+            suspect,
             token: Arc::clone(&held.token),
         };
         let outgoing = match queue {
             Queue::Finish => held.token.put_finish(task, FINISH_BYTES).into_iter().map(child).collect(),
             // An old delivery is not to grow older by what can be a message of its own. File actors make the room that
             // dir actors wait for, so they never wait themselves.
-            _ if held.token.age() > MAX_AGE => vec![child(task)],
+            _ if held.suspect || held.token.age() > MAX_AGE => vec![child(task)],
             _ => self.lanes.keep(child(task), self.pool == Pool::Dirs).into_iter().collect(),
         };
         publish::post(outgoing, true)

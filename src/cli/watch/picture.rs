@@ -260,9 +260,11 @@ pub mod tests {
             target: evil(),
             policy: Policy::default(),
             submitted: Timestamp::default(),
-            source_ino: 0,
+            priority: 1,
+            source_root: crate::model::RootIdentity::default(),
+            target_root: crate::model::RootIdentity::default(),
         };
-        let failure = Failure { path: evil(), operation: Operation::Run, errno: None, message: EVIL.into() };
+        let failure = Failure::new(evil(), Operation::Run, None, EVIL.into());
         let totals = Totals { found: 10, copied: 5, ..Totals::default() };
         let (notes, failures) = (vec![EVIL.into()], vec![failure]);
         let progress = JobProgress { job: id, totals, walk_over: true, elapsed_ms: 1000, notes, failures };

@@ -76,7 +76,8 @@ impl CopyPass {
                 Meeting::Inode(first) => {
                     if there.as_ref().is_some_and(|t| (t.dev, t.ino) == (first.dev, first.ino)) {
                         self.count_seen(job, source);
-                        return Ok(Outcome::Unchanged);
+                        // Only this job puts an inode there.
+                        return Ok(if job.run.borrow().redelivered { Outcome::Linked } else { Outcome::Unchanged });
                     }
                     if self.is_copy_of(job, source, &first, folder.as_ref(), &key)?
                         && let Some(outcome) = self.join(job, source, folder.as_ref(), &key)?

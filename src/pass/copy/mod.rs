@@ -21,7 +21,7 @@ use crate::broker::Stopped;
 use crate::fs::{Class, Dir, FsError, Made, Traits};
 use crate::model::filter::Matcher;
 use crate::model::task::{Names, tag};
-use crate::model::{Failure, JobSpec, Operation, Phase, Policy, RelPath, Report, Task, Totals, escaped};
+use crate::model::{Failure, JobSpec, Operation, Phase, Policy, RelPath, Report, Task, Timestamp, Totals, escaped};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 /// So many entries in a row must fail for want of space, with nothing written between, before the target
@@ -36,6 +36,8 @@ pub struct CopyPass {
     /// Device and inode of the target's root: never walked into as a part of the source.
     target_root: (u64, u64),
     source_dev: u64,
+    /// When the job was submitted: what became right since then became so by it.
+    submitted: Timestamp,
     matcher: Matcher,
     /// A directory with something in it is never replaced by an entry of another kind.
     keeps_directories: bool,
@@ -116,6 +118,7 @@ impl CopyPass {
                     && spec.policy.delete.as_ref().is_none_or(|d| d.max.is_some() || d.trash.is_some()),
             policy: spec.policy.clone(),
             source_dev,
+            submitted: spec.submitted,
             target: roots.target.traits(),
             target_root: (root.dev, root.ino),
             links: Links::new(source_dev),

@@ -48,6 +48,7 @@ impl Job {
         policy.chunks.chunk_bytes = 1 << 20;
         policy.verify.content = true;
         let spec = JobSpec {
+            priority: 1,
             id: options.job,
             pass: pass.into(),
             source: Vec::new(),
