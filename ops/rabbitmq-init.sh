@@ -29,7 +29,7 @@ job='[0-9a-hj-km-np-tv-z]{13}'
 # A worker declares and reads everything of the fleet: it leads jobs as well.
 worker='treehaul\..+'
 # Who submits a job makes its queues and listens to replies, but never to what is said to workers.
-control="treehaul\.(jobs|control|replies\..+|$job\..+)"
+control="treehaul\.(jobs|control|workers|replies\..+|$job\..+)"
 
 fail() {
     echo "rabbitmq-init: $*" >&2

@@ -206,7 +206,7 @@ pub(super) fn look_into(arrived: Arrived, may_wait: bool) -> Option<Vec<Held>> {
     if is_culprit || attempts >= MAX_ATTEMPTS {
         let lost = if alone { count + SUSPECT_AFTER } else { count };
         let reason = format!("gave up: {lost} workers were lost with it, and {attempts} actors");
-        let directory = tasks.first().map(|t| what_of(t)).unwrap_or_default();
+        let directory = tasks.first().map(what_of).unwrap_or_default();
         publish::bury(token.body.clone(), &directory, &reason, token, may_wait);
         return None;
     }

@@ -6,17 +6,17 @@
 //!   it is confirmed, and the report of what was done is confirmed. Until then the broker keeps it.
 //! - All that belongs to one connection is forgotten with it: the broker delivers again what was not
 //!   acknowledged, and nothing else needs to be remembered.
-//! - A message is decoded within bounds; what cannot be understood goes to the job's dead letters with a
-//!   reason, and never comes back.
+//! - A message is decoded within bounds and only if it carries the fleet's keyed hash; what cannot be understood goes to
+//!   the job's dead letters with a reason, and never comes back.
+//! - Every fact about a job lies in two streams: the log of all jobs (`joblog`, `jobs`) and the job's own (`story`). Who
+//!   reads them from their beginning knows how it stands, so a leader may die at any moment, and a follower come and go.
+//! - Totals are exact, whatever died: each message is counted once, by the first report in the stream (`accounts`).
 //!
 //! What a task posts stays in the worker's memory while that keeps its actors busy (`lanes`); the broker
-//! gets it when others are idle, when the backlog grows past its bounds, or when it gets old. A message may
-//! carry several small tasks. `token` ties all of it to the delivery it came from; `settle` reports and
-//! acknowledges. [`Leader`] follows a job, knows when it is over (`quiescence`) and clears up.
-//!
-//! Totals can count a task twice only if its worker dies or loses the broker after the task's report was
-//! confirmed and before its delivery was acknowledged: a moment, or the age of a delivery that is reported
-//! early because it takes longer than a second.
+//! gets it when others are idle, when the backlog grows past its bounds, or when it gets old. `token` ties all of it to
+//! the delivery it came from; `settle` reports and acknowledges. A delivery whose task takes longer than seconds is moved
+//! to a queue of the worker's own, from where it comes back at once under a new tag (`session`), so that no time-out of the
+//! broker can bite. Which worker leads a job is decided by a baton (`lead`); when its phases are over by `quiescence`.
 
 mod accounts;
 #[cfg(test)]

@@ -63,6 +63,8 @@ impl JobState {
 }
 
 type States = watch::Receiver<JobState>;
+/// What an event does to a job.
+type Change = Box<dyn Fn(&mut JobState)>;
 
 /// What is known of a job.
 struct Known {
@@ -225,7 +227,7 @@ impl Session {
     /// Takes note of an event; gives back a job that begins.
     fn take_in(&self, event: JobEvent) -> Option<JobId> {
         let mut jobs = self.jobs();
-        let (job, change): (JobId, Box<dyn Fn(&mut JobState)>) = match event {
+        let (job, change): (JobId, Change) = match event {
             JobEvent::Submitted(spec) => {
                 let job = spec.id;
                 let begins = !jobs.contains_key(&job);

@@ -126,7 +126,8 @@ fn work_until_over_with(led: &Led, worker: &Arc<Worker>, children: usize) {
     let start = Instant::now();
     while !led.leading.is_finished() {
         assert!(start.elapsed() < PATIENCE, "the job never ended");
-        if let Some(mut delivery) = worker.take(Pool::Dirs, Duration::from_millis(20)) {
+        let both = [Pool::Dirs, Pool::Files].into_iter();
+        if let Some(mut delivery) = both.filter_map(|pool| worker.take(pool, Duration::from_millis(10))).next() {
             let root = delivery.task.directory().is_root();
             if (0..children).filter(|_| root).any(|n| delivery.ticket.post(dir(&format!("d{n}"))).is_err()) {
                 continue;
