@@ -7,7 +7,6 @@ use crate::broker::amqp::{JobState, Office};
 use crate::exit_code::ExitCode;
 use crate::model::escaped;
 use crate::model::fleet::{Order, PoolKind};
-use crate::model::policy::Limits;
 use crate::node::NodeError;
 use clap::{Args, ValueEnum};
 use serde_json::json;
@@ -78,10 +77,10 @@ pub struct ResizeArgs {
 /// Arguments of `throttle`.
 #[derive(Debug, Args)]
 pub struct ThrottleArgs {
-    /// Move at most so many bytes of data a second on each node: 500K, 10M, 2G; none, or left out: no limit
-    #[arg(long, value_name = "SIZE|none", value_parser = rate_or_none)]
+    /// Move at most so many bytes of data a second on each node: 500K, 10M, 2G; none: no limit; left out: as it is
+    #[arg(long, value_name = "SIZE|none", value_parser = rate_or_none, required_unless_present = "ops_limit")]
     bwlimit: Option<Rate>,
-    /// At most so many operations a second on each node; none, or left out: no limit
+    /// At most so many operations a second on each node; none: no limit; left out: as it is
     #[arg(long, value_name = "N|none", value_parser = number_or_none)]
     ops_limit: Option<Rate>,
     #[command(flatten)]
@@ -151,11 +150,9 @@ pub fn shrink(args: &ResizeArgs) -> ExitCode {
 
 /// Runs `throttle`.
 pub fn throttle(args: &ThrottleArgs) -> ExitCode {
-    let limits = Limits {
-        bytes_per_second: args.bwlimit.and_then(|rate| rate.0),
-        operations_per_second: args.ops_limit.and_then(|rate| rate.0),
-    };
-    order(&args.reach, &args.nodes, &Order::Throttle(limits))
+    let limit = |rate: Option<Rate>| rate.map(|rate| rate.0.unwrap_or(0));
+    let (bytes_per_second, operations_per_second) = (limit(args.bwlimit), limit(args.ops_limit));
+    order(&args.reach, &args.nodes, &Order::Throttle { bytes_per_second, operations_per_second })
 }
 
 /// Runs `pause`.

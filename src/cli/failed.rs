@@ -5,10 +5,10 @@ use super::follow::follow_spec;
 use super::job::ShowArgs;
 use super::reach::find_job;
 use super::{print_result, refuse, report, say, start_logging};
-use crate::broker::amqp::{self, AmqpConfig, JobState, Retry};
+use crate::broker::amqp::{self, AmqpConfig, JobState, Reads, Retry};
 use crate::exit_code::ExitCode;
 use crate::model::filter::PathGlobs;
-use crate::model::fleet::JobPhase;
+use crate::model::fleet::{JobEnd, JobPhase};
 use crate::model::task::{MAX_TASK_ENTRIES, Names};
 use crate::model::{Failure, Operation, Task, Totals, escaped};
 use crate::node::{self, NodeError};
@@ -169,7 +169,7 @@ impl Chosen {
         if failure.operation == Operation::Run {
             // Its message is in the dead letters.
             self.retry.letters.insert(failure.path.clone());
-            self.retry.numbers.insert(failure.path.clone(), (number, counted()));
+            self.retry.numbers.entry(failure.path.clone()).or_default().push((number, counted()));
             return;
         }
         match pass::retry::again(failure) {
@@ -227,6 +227,8 @@ fn try_retry(args: &RetryArgs) -> anyhow::Result<ExitCode> {
     let (id, spec) = (state.spec.id, &state.spec);
     ensure!(spec.pass != "verify", "what could not be compared is found again by another verify");
     ensure!(state.phase == JobPhase::Ended, "job {id} is under way: wait for its end with `treehaul follow {id}`");
+    let complete = state.end.as_ref().is_some_and(|(end, _)| *end == JobEnd::Complete);
+    ensure!(complete, "job {id} was ended early, so more is missing than what failed: run the pass again");
     ensure!(!state.removed, "nothing that failed is kept of job {id}; run the pass again to be sure");
     let (all, ids) = (args.all, args.ids.iter().copied().collect::<BTreeSet<u64>>());
     let globs = PathGlobs::new(&args.path).map_err(|e| anyhow::anyhow!("--path: {e}"))?;
@@ -247,8 +249,9 @@ fn try_retry(args: &RetryArgs) -> anyhow::Result<ExitCode> {
     if retry.tasks.is_empty() && retry.letters.is_empty() {
         bail!("nothing of job {id} that failed is to be tried again: see `treehaul failed {id}`");
     }
-    let _held = node::reopen(spec, &config, retry, &say)?;
-    follow_spec(&args.show, &config, spec, before + 1)
+    let reader = Reads::new();
+    let _held = node::reopen(spec, &config, retry, Some(reader), &say)?;
+    follow_spec(&args.show, &config, spec, reader, before + 1)
 }
 
 fn try_reset(args: &ResetArgs) -> anyhow::Result<ExitCode> {
@@ -257,9 +260,11 @@ fn try_reset(args: &ResetArgs) -> anyhow::Result<ExitCode> {
         Some(prefix) => vec![job_of(&config, prefix)?],
         None => amqp::jobs(&config).map_err(NodeError::Broker)?,
     };
+    let under_way = jobs.iter().any(|j| j.phase != JobPhase::Ended);
     let over: Vec<JobState> = jobs.into_iter().filter(|j| j.phase == JobPhase::Ended && !j.removed).collect();
     if over.is_empty() {
-        ensure!(args.all, "nothing is kept of that job, or it is under way: end it with `treehaul cancel` first");
+        ensure!(args.all || !under_way, "the job is under way: end it with `treehaul cancel` first");
+        say("nothing is kept that could be cleared");
         return Ok(ExitCode::Complete);
     }
     let list: Vec<String> = over.iter().map(|j| format!("{} ({})", j.spec.id, j.spec.pass)).collect();

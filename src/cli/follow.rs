@@ -4,7 +4,7 @@ use super::broker::BrokerArgs;
 use super::job::{ShowArgs, follow_job};
 use super::reach::find_job;
 use super::{refuse, summary, verify};
-use crate::broker::amqp::{self, AmqpConfig, JobState};
+use crate::broker::amqp::{self, AmqpConfig, JobState, Reads};
 use crate::exit_code::ExitCode;
 use crate::model::JobSpec;
 use crate::model::fleet::JobPhase;
@@ -38,16 +38,22 @@ fn try_run(args: &FollowArgs) -> anyhow::Result<ExitCode> {
         Some(job) => find_job(&jobs, job)?,
         None => only_job(&jobs)?,
     };
-    follow_spec(&args.show, &config, &state.spec, 0)
+    follow_spec(&args.show, &config, &state.spec, Reads::new(), 0)
 }
 
 /// Follows a job and tells how it ended in the words of its pass; of what failed only after so many retries.
 ///
 /// # Errors
 /// The broker's.
-pub fn follow_spec(show: &ShowArgs, config: &AmqpConfig, spec: &JobSpec, retries: u64) -> anyhow::Result<ExitCode> {
+pub fn follow_spec(
+    show: &ShowArgs,
+    config: &AmqpConfig,
+    spec: &JobSpec,
+    reader: Reads,
+    retries: u64,
+) -> anyhow::Result<ExitCode> {
     let tell = if spec.pass == "verify" { verify::tell } else { summary::tell };
-    follow_job(show, config, spec, retries, tell)
+    follow_job(show, config, spec, reader, retries, tell)
 }
 
 fn only_job(jobs: &[JobState]) -> anyhow::Result<&JobState> {

@@ -9,7 +9,7 @@ use super::size::parse_size;
 use super::summary::{self, Finished};
 use super::would::Lines;
 use super::{given_root, refuse, start_logging};
-use crate::broker::amqp::AmqpConfig;
+use crate::broker::amqp::{AmqpConfig, Reads};
 use crate::exit_code::ExitCode;
 use crate::fs::{Side, Usage};
 use crate::model::policy::{CHUNK_ALIGN_BYTES, ChunkPolicy};
@@ -337,7 +337,11 @@ impl Watched {
         if let Some(lines) = self.lines {
             lines.finish();
         }
-        let finished = Finished { spec, snapshot: self.board.snapshot(), ended: &ended };
+        let mut snapshot = self.board.snapshot();
+        if matches!(ended, Ended::Left(_)) {
+            snapshot.totals = self.board.progress();
+        }
+        let finished = Finished { spec, snapshot, ended: &ended };
         let code = tell(&finished, self.tell);
         let Err(e) = self.report.finish() else { return code };
         super::say(&format!("treehaul: {e:#}"));
@@ -370,7 +374,7 @@ impl Ready {
     fn submit(self, broker: Option<&AmqpConfig>) -> anyhow::Result<Option<Arc<dyn Pass>>> {
         match (self.work, broker) {
             (Some((row, Prepared::Tree(roots))), Some(config)) => {
-                Ok(Some(node::submit(&self.spec, row, roots, self.first, config, &super::say)?))
+                Ok(Some(node::submit(&self.spec, row, roots, self.first, config, None, &super::say)?))
             }
             (Some(_), Some(_)) => anyhow::bail!("a single file is not worth a fleet: copy it without --broker"),
             _ => Ok(None),
@@ -460,10 +464,11 @@ fn run_job(ready: Ready, sizes: PoolSizes, broker: Option<&AmqpConfig>, board: &
         (Some((row, Prepared::Tree(roots))), None) => node::run_alone(&spec, row, roots, first, sizes, board)?,
         (Some((row, Prepared::Tree(roots))), Some(config)) => {
             // The target's mark is held until the end.
-            let _held = node::submit(&spec, row, roots, first, config, &|text| board.note(text))?;
-            node::follow(spec.id, config, board)?
+            let reader = Reads::new();
+            let _held = node::submit(&spec, row, roots, first, config, Some(reader), &|text| board.note(text))?;
+            node::follow(spec.id, config, reader, board)?
         }
-        (None, Some(config)) => node::follow(spec.id, config, board)?,
+        (None, Some(config)) => node::follow(spec.id, config, Reads::new(), board)?,
         (None, None) => anyhow::bail!("a job of nobody"),
     })
 }
@@ -473,13 +478,14 @@ pub fn follow_job(
     args: &ShowArgs,
     config: &AmqpConfig,
     spec: &JobSpec,
+    reader: Reads,
     retries: u64,
     tell: impl FnOnce(&Finished<'_>, Tell) -> ExitCode,
 ) -> anyhow::Result<ExitCode> {
     let report = args.report.as_deref().map(ReportFile::open).transpose()?;
     let watched = Watched::start(spec, report, args, retries)?;
     let progress = watched.progress(None);
-    let ended = node::follow(spec.id, config, &watched.board);
+    let ended = node::follow(spec.id, config, reader, &watched.board);
     progress.finish();
     let code = watched.finish(spec, ended?, tell);
     node::history::remember(spec, code.number());

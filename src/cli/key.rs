@@ -55,7 +55,10 @@ fn make(path: &Path) -> anyhow::Result<()> {
     let filled = rustix::rand::getrandom(&mut key, rustix::rand::GetRandomFlags::empty());
     ensure!(filled.context("the system gives no random numbers")? == KEY_BYTES, "the system gives no random numbers");
     let made = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
-    let mut file = made.with_context(|| format!("cannot make {}: a key is never written over", shown(path)))?;
+    let mut file = made.map_err(|e| match e.kind() {
+        std::io::ErrorKind::AlreadyExists => anyhow::anyhow!("{} is there: a key is never written over", shown(path)),
+        _ => anyhow::anyhow!("cannot make {}: {e}", shown(path)),
+    })?;
     let text: String = key.iter().map(|b| format!("{b:02x}")).chain(["\n".to_owned()]).collect();
     let written = file.write_all(text.as_bytes()).and_then(|()| file.sync_all());
     if let Err(e) = written {

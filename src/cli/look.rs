@@ -60,6 +60,15 @@ impl Look {
         Ok(Look { at, jobs, nodes: described, answers })
     }
 
+    /// Workers that take no task of a job, and why.
+    pub fn refusals<'a>(&'a self, job: &JobLook) -> impl Iterator<Item = (&'a str, &'a str)> {
+        let id = job.state.spec.id;
+        self.nodes.iter().filter_map(move |(name, info)| {
+            let refused = info.jobs.iter().find(|j| j.job == id)?.refused.as_deref()?;
+            Some((name.as_str(), refused))
+        })
+    }
+
     /// As one JSON object.
     pub fn json(&self) -> Value {
         let mut all = missing_json(&self.answers);

@@ -99,7 +99,7 @@ pub fn find_job<'a>(jobs: &'a [JobState], prefix: &str) -> anyhow::Result<&'a Jo
     }
 }
 
-/// Says what workers did; the exit code says whether any did it.
+/// Says what workers did; the exit code says whether all did it.
 pub fn tell_done(answers: &Answers, format: Format) -> ExitCode {
     if format == Format::Json {
         print_result(&done_json(answers).to_string());
@@ -119,7 +119,8 @@ pub fn tell_done(answers: &Answers, format: Format) -> ExitCode {
         }
     }
     tell_missing(answers);
-    if done { ExitCode::Complete } else { ExitCode::Infrastructure }
+    let refused = answers.answers.iter().any(|(_, answer)| !matches!(answer, Answer::Done(_)));
+    if done && !refused && answers.silent == 0 { ExitCode::Complete } else { ExitCode::Infrastructure }
 }
 
 fn done_json(answers: &Answers) -> Value {

@@ -6,6 +6,7 @@ use crate::telemetry::{Sink, Told};
 use anyhow::Context;
 use std::fs::File;
 use std::io::{BufWriter, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -28,7 +29,8 @@ impl ReportFile {
     /// Opens the file, before anything else is touched; an older report stays until the job begins.
     pub fn open(path: &Path) -> anyhow::Result<Self> {
         let shown = escaped(path.as_os_str().as_encoded_bytes());
-        let opened = File::options().write(true).create(true).truncate(false).open(path);
+        // It names what is in somebody's directories.
+        let opened = File::options().write(true).create(true).truncate(false).mode(0o600).open(path);
         let file = opened.with_context(|| format!("cannot write the report {shown}"))?;
         Ok(ReportFile { path: path.to_owned(), file: BufWriter::new(file) })
     }

@@ -65,7 +65,8 @@ const fn key(name: &'static str, flag: &'static str, env: &'static str, shape: S
 /// Where the broker is.
 pub const BROKER: Key = key("broker", "--broker", "TREEHAUL_BROKER", Shape::Url, none);
 /// How it keeps the queues of a job.
-pub const QUEUES: Key = key("queues", "--queue-type", "TREEHAUL_QUEUE_TYPE", Shape::QueueType, || "quorum".to_owned());
+pub const QUEUES: Key =
+    key("queue_type", "--queue-type", "TREEHAUL_QUEUE_TYPE", Shape::QueueType, || "quorum".to_owned());
 /// The file with the fleet's key.
 pub const KEY_FILE: Key = key("key_file", "--key-file", "TREEHAUL_KEY_FILE", Shape::Path, none);
 /// The user that the broker knows.

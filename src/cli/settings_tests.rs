@@ -96,14 +96,14 @@ fn what_is_malformed_is_named_by_place_and_not_repeated() {
         ("allowed_roots = ['/a', 1]", "strings"),
         ("name = ['a', 'b']", "one value"),
         ("name = true", "boolean"),
-        ("queues = 's3cret'", "quorum or classic"),
+        ("queue_type = 's3cret'", "quorum or classic"),
         ("dir_actors = 0", "1 to 4096"),
         ("dir_actors = 5000", "1 to 4096"),
         ("dir_actors = -1", "1 to 4096"),
     ] {
         let said = why(text);
         assert!(said.contains(says), "{text}: {said}");
-        assert!(text.contains("queues") || !said.contains("s3cret"), "{said}");
+        assert!(text.contains("queue_type") || !said.contains("s3cret"), "{said}");
     }
 }
 

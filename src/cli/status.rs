@@ -48,6 +48,10 @@ pub fn text(look: &Look) -> String {
     for job in &look.jobs {
         out.push_str(&job_text(job));
         out.push('\n');
+        for (node, why) in look.refusals(job) {
+            let (node, why) = (escaped(node.as_bytes()), escaped(why.as_bytes()));
+            out.push_str(&format!("  {node} takes no part: {why}\n"));
+        }
     }
     if look.jobs.is_empty() {
         out.push_str("no job is under way\n");
@@ -73,7 +77,7 @@ fn job_text(job: &JobLook) -> String {
     let spec = &job.state.spec;
     let (pass, source, target) = (escaped(spec.pass.as_bytes()), escaped(&spec.source), escaped(&spec.target));
     let mut out = format!("{} {pass} {source} -> {target}: {}", spec.id, job.standing());
-    if let Some(leader) = &job.leader {
+    if let Some(leader) = job.leader.as_ref().filter(|_| !job.state.is_over()) {
         out.push_str(&format!(", led by {}", escaped(leader.as_bytes())));
     }
     if let Some(progress) = &job.progress {
@@ -90,6 +94,9 @@ fn job_text(job: &JobLook) -> String {
     }
     for (node, why) in &job.state.quarantined {
         out.push_str(&format!("\n  {} takes no task any more: {}", escaped(node.as_bytes()), escaped(why.as_bytes())));
+    }
+    for note in job.progress.iter().flat_map(|p| &p.notes) {
+        out.push_str(&format!("\n  note: {}", escaped(note.as_bytes())));
     }
     for failure in job.progress.iter().flat_map(|p| &p.failures) {
         out.push_str(&format!("\n  failed: {}", failure_text(failure)));

@@ -28,8 +28,13 @@ pub enum Order {
     Grow(Option<PoolKind>, u16),
     /// So many fewer; one is left at least. Those that go finish the task in their hands.
     Shrink(Option<PoolKind>, u16),
-    /// The node's own limits from now on; what is not named is not limited.
-    Throttle(Limits),
+    /// The node's own limits from now on: each stays as it is if nothing is said of it, and 0 is none.
+    Throttle {
+        /// Bytes of data a second.
+        bytes_per_second: Option<u64>,
+        /// Operations a second.
+        operations_per_second: Option<u64>,
+    },
     /// Ends the worker: it finishes the tasks in its hands, or leaves them to others at once.
     Stop {
         /// At once.

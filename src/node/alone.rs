@@ -25,8 +25,13 @@ pub fn run_alone(
     let pass: Arc<dyn Pass> = Arc::from(row.prepare(spec, roots, true)?);
     let over = Arc::new(Notify::new());
     let notify = Arc::clone(&over);
-    let broker =
-        Embedded::new(spec.id, first, Arc::clone(board), super::gate_of(&pass), Box::new(move || notify.notify_one()));
+    let broker = Embedded::new(
+        spec.id,
+        first,
+        Arc::clone(board),
+        super::gate_of(&pass, spec),
+        Box::new(move || notify.notify_one()),
+    );
     let jobs: Arc<dyn Jobs> = Arc::new(OnlyJob(spec.id, Arc::clone(&pass)));
     let work = async {
         let mut signals = Signals::new()?;

@@ -1,7 +1,7 @@
 //! A job that the workers of a broker do: submitted, and followed, from here.
 
 use super::{Ended, NodeError, Prepared};
-use crate::broker::amqp::{self, AmqpConfig, Followed, Follower, JobState, Retry};
+use crate::broker::amqp::{self, AmqpConfig, Followed, Follower, JobState, Reads, Retry};
 use crate::model::fleet::{JobEnd, JobPhase};
 use crate::model::{JobId, JobSpec, Report, Task};
 use crate::pass::{Pass, PassRow, Roots};
@@ -14,8 +14,10 @@ use std::sync::{Arc, OnceLock};
 /// # Errors
 /// [`NodeError::Broker`].
 pub fn running_between(config: &AmqpConfig, source: &[u8], target: &[u8]) -> Result<Option<JobState>, NodeError> {
-    let same =
-        |state: &JobState| state.phase != JobPhase::Ended && state.spec.source == source && state.spec.target == target;
+    let same = |state: &JobState| {
+        let other = state.phase == JobPhase::Ended || state.spec.policy.dry_run;
+        !other && state.spec.source == source && state.spec.target == target
+    };
     Ok(amqp::jobs(config)?.into_iter().find(same))
 }
 
@@ -29,11 +31,12 @@ pub fn submit(
     roots: Roots,
     first: impl IntoIterator<Item = Task>,
     config: &AmqpConfig,
+    reader: Option<Reads>,
     say: &dyn Fn(&str),
 ) -> Result<Arc<dyn Pass>, NodeError> {
     let pass: Arc<dyn Pass> = Arc::from(row.prepare(spec, roots, true)?);
     pass.mark()?;
-    match amqp::submit(config, spec, first, say) {
+    match amqp::submit(config, spec, first, reader, say) {
         Ok(()) => Ok(pass),
         Err(e) => {
             let mut report = Report::default();
@@ -51,6 +54,7 @@ pub fn reopen(
     spec: &JobSpec,
     config: &AmqpConfig,
     retry: Retry,
+    reader: Option<Reads>,
     say: &dyn Fn(&str),
 ) -> Result<Arc<dyn Pass>, NodeError> {
     let unknown = || NodeError::Refused(format!("this version has no pass '{}'", spec.pass));
@@ -61,7 +65,7 @@ pub fn reopen(
     };
     let pass: Arc<dyn Pass> = Arc::from(row.prepare(spec, roots, true)?);
     pass.mark()?;
-    match amqp::reopen(config, spec, retry, say) {
+    match amqp::reopen(config, spec, retry, reader, say) {
         Ok(()) => Ok(pass),
         Err(e) => {
             pass.conclude(&mut Report::default());
@@ -74,9 +78,9 @@ pub fn reopen(
 ///
 /// # Errors
 /// [`NodeError`], if the broker does not let this process in any more, or does not know the job.
-pub fn follow(job: JobId, config: &AmqpConfig, board: &Arc<Board>) -> Result<Ended, NodeError> {
+pub fn follow(job: JobId, config: &AmqpConfig, reader: Reads, board: &Arc<Board>) -> Result<Ended, NodeError> {
     let signalled = watch_signals()?;
-    let mut follower = Follower::new(config, job, Arc::clone(board))?;
+    let mut follower = Follower::new(config, job, reader, Arc::clone(board))?;
     let followed = follower.run(&|| signalled.load(Ordering::Relaxed) != 0)?;
     Ok(match followed {
         Followed::Left => Ended::Left(signalled.load(Ordering::Relaxed)),

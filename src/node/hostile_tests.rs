@@ -157,8 +157,9 @@ fn run_hostile(pass_name: &str) {
     let table = Arc::new(Table { passes: RwLock::default(), allowed, limiter, desk: OnceLock::new() });
     let board = Arc::new(Board::new(Box::new(|_| {})));
     let tasks = hostile_tasks(before[&at("outside/secret")].0);
-    amqp::submit(&config, &spec, [Task::root()], &|_| {}).unwrap();
-    let mut follower = Follower::new(&config, spec.id, Arc::clone(&board)).unwrap();
+    let reader = amqp::Reads::new();
+    amqp::submit(&config, &spec, [Task::root()], Some(reader), &|_| {}).unwrap();
+    let mut follower = Follower::new(&config, spec.id, reader, Arc::clone(&board)).unwrap();
     let over = Arc::new(AtomicBool::new(false));
     let gate = Arc::new(OnlyThis(spec.id, Arc::clone(&table)));
     let worker = Worker::connect(&config, format!("hostile {}", spec.id), gate).unwrap();

@@ -21,7 +21,8 @@ pub use worker::run_worker;
 use crate::actor::Jobs;
 use crate::broker::Broker;
 use crate::fs::RootError;
-use crate::model::JobId;
+use crate::fs::{Options, Side};
+use crate::model::{JobId, JobSpec, escaped};
 use crate::pass::{OpenError, Pass};
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -120,10 +121,19 @@ impl Jobs for OnlyJob {
     }
 }
 
-/// The pass decides whether the job may go on.
-fn gate_of(pass: &Arc<dyn Pass>) -> crate::broker::Gate {
-    let pass = Arc::clone(pass);
-    Box::new(move |totals| pass.may_finish(totals))
+/// The pass decides whether the job may go on; without its source it must not.
+fn gate_of(pass: &Arc<dyn Pass>, spec: &JobSpec) -> crate::broker::Gate {
+    let (pass, spec) = (Arc::clone(pass), spec.clone());
+    Box::new(move |totals| check_source(&spec).and_then(|()| pass.may_finish(totals)))
+}
+
+/// Is the source's root still there, and the same? If it is not, everything in it seemed to vanish.
+fn check_source(spec: &JobSpec) -> Result<(), String> {
+    let gone = |why: String| format!("the source {} is not what it was any more: {why}", escaped(&spec.source));
+    let opened =
+        crate::fs::open(&spec.source, Side::Source, &Options { job: spec.id }).map_err(|e| gone(e.to_string()))?;
+    let now = opened.identity().map_err(|e| gone(e.to_string()))?;
+    now.differs(&spec.source_root).map_or(Ok(()), |why| Err(gone(why)))
 }
 
 /// Both pools of a process.

@@ -80,7 +80,13 @@ impl Desk {
             Order::Resume => self.pause(false),
             Order::Grow(kind, by) => self.resize(kind, |n| (n + usize::from(by)).min(MAX_ACTORS)),
             Order::Shrink(kind, by) => self.resize(kind, |n| n.saturating_sub(usize::from(by)).max(1)),
-            Order::Throttle(limits) => {
+            Order::Throttle { bytes_per_second, operations_per_second } => {
+                let now = self.limiter.limits();
+                let limit = |said: Option<u64>, now| said.map_or(now, |n| Some(n).filter(|n| *n > 0));
+                let limits = Limits {
+                    bytes_per_second: limit(bytes_per_second, now.bytes_per_second),
+                    operations_per_second: limit(operations_per_second, now.operations_per_second),
+                };
                 self.limiter.set(limits);
                 Answer::Done(words_of(limits))
             }

@@ -23,7 +23,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 /// The jobs that this node takes part in.
 struct Table {
-    passes: RwLock<HashMap<JobId, Arc<dyn Pass>>>,
+    passes: RwLock<HashMap<JobId, (JobSpec, Arc<dyn Pass>)>>,
     /// Where jobs may work.
     allowed: Allowed,
     /// The node's own bound, which all its jobs share.
@@ -34,7 +34,7 @@ struct Table {
 
 impl Jobs for Table {
     fn pass(&self, job: JobId) -> Option<Arc<dyn Pass>> {
-        self.passes.read().unwrap_or_else(PoisonError::into_inner).get(&job).cloned()
+        self.passes.read().unwrap_or_else(PoisonError::into_inner).get(&job).map(|(_, pass)| Arc::clone(pass))
     }
 }
 
@@ -42,13 +42,15 @@ impl JobGate for Table {
     fn admit(&self, spec: &JobSpec) -> Result<(), String> {
         // Looked at again after each reconnection: mounts may have gone.
         let pass = open_job(spec, &self.allowed, Some(&self.limiter))?;
-        self.passes.write().unwrap_or_else(PoisonError::into_inner).insert(spec.id, Arc::from(pass));
+        self.passes.write().unwrap_or_else(PoisonError::into_inner).insert(spec.id, (spec.clone(), Arc::from(pass)));
         tracing::info!(job = %spec.id, source = escaped(&spec.source), target = escaped(&spec.target), "serving a job");
         Ok(())
     }
 
     fn may_finish(&self, job: JobId, totals: &Totals) -> Result<(), String> {
-        self.pass(job).map_or_else(|| Err("this worker has left the job".to_owned()), |pass| pass.may_finish(totals))
+        let known = self.passes.read().unwrap_or_else(PoisonError::into_inner).get(&job).cloned();
+        let (spec, pass) = known.ok_or("this worker has left the job")?;
+        super::check_source(&spec).and_then(|()| pass.may_finish(totals))
     }
 
     fn conclude(&self, job: JobId) -> Report {

@@ -192,3 +192,23 @@ fn a_hidden_directory_that_somebody_else_prepared_is_not_trusted() {
     assert_eq!(fs::read_to_string(target.join("b")).unwrap(), "x");
     assert!(ran.stderr.contains("hard links"), "the loss is said: {}", ran.stderr);
 }
+
+#[test]
+fn a_source_that_is_taken_away_is_no_success() {
+    let (_s, source, target) = pair();
+    for d in 0..40 {
+        let dir = source.join(format!("d{d}"));
+        fs::create_dir(&dir).unwrap();
+        (0..20).for_each(|i| fs::write(dir.join(format!("f{i}")), "x").unwrap());
+    }
+    let mut c = treehaul();
+    c.args(["copy", "--json", "--ops-limit", "400"]).args([&source, &target]);
+    let mut job = c.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()).spawn().unwrap();
+    while job.try_wait().unwrap().is_none() && !target.join("d1").exists() {
+        std::thread::yield_now();
+    }
+    fs::remove_dir_all(&source).unwrap();
+    let ran = Ran::of(job.wait_with_output().unwrap());
+    assert_eq!(ran.code, 4, "{}{}", ran.stdout, ran.stderr);
+    assert!(ran.stderr.contains("is not what it was"), "{}", ran.stderr);
+}

@@ -134,7 +134,7 @@ fn a_fleet_shows_what_it_is_and_does() {
     assert!(fleet(&host, &["status"]).stdout.contains(&id));
 
     assert!(job.is_running());
-    told(&host, &["throttle"]); // the job's own limits are another matter
+    told(&host, &["throttle", "--bwlimit", "none", "--ops-limit", "none"]); // the job's own limits are another matter
     assert_done(job, &source, &target);
     until("no job is left", || list(&told(&host, &["status"]), "jobs").iter().all(|job| job["over"] == true));
 }
@@ -252,7 +252,7 @@ fn a_node_keeps_to_the_limit_that_it_is_told() {
     let mut job = Job::begin(&mut host.copy(&source, &s.join("two")));
     until("it begins", || active(&host) > 0);
     assert!(job.is_running());
-    told(&host, &["throttle"]);
+    told(&host, &["throttle", "--bwlimit", "none", "--ops-limit", "none"]);
     assert!(told(&host, &["nodes"])["nodes"][0]["bwlimit"].is_null());
     assert_done(job, &source, &s.join("two"));
     assert_eq!(fleet(&host, &["throttle", "--bwlimit", "0"]).code, 2);

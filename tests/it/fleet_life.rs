@@ -192,7 +192,7 @@ fn the_leader_may_be_killed_in_the_walk_and_in_the_finish() {
     assert_eq!(life.fleet(&["throttle", "--ops-limit", "100"]).code, 0);
     fleet = kill_leader_when(&life, &mut job, "finishing", fleet);
     assert_eq!(fleet.len(), 1);
-    assert_eq!(life.fleet(&["throttle"]).code, 0);
+    assert_eq!(life.fleet(&["throttle", "--ops-limit", "none"]).code, 0);
     life.assert_right(job);
 }
 
@@ -505,4 +505,96 @@ fn a_node_on_which_everything_fails_is_taken_off_the_job() {
     let again = run(treehaul().args(["retry", &job, "--all", "--json", "--broker", &host.url]));
     assert_eq!((again.code, again.total("failed")), (0, 0), "{}{}", again.stdout, again.stderr);
     assert_identical(&source, &target);
+}
+
+#[test]
+fn a_worker_that_starts_while_failures_are_tried_again_works_on_them_once() {
+    assert_root();
+    let host = Host::new("late-retry");
+    let s = Scratch::new();
+    let (source, target) = (s.join("src"), s.join("dst"));
+    fs::create_dir(&source).unwrap();
+    (0..400).for_each(|i| std::os::unix::fs::symlink("x", source.join(format!("l{i}"))).unwrap());
+    let mut c = Command::new("strace");
+    c.args(["-f", "-qq", "-o", "/dev/null", "-e", "inject=symlinkat:error=EIO", env!("CARGO_BIN_EXE_treehaul")]);
+    c.args(["worker", "-q", "--name", "faulty", "--broker", &host.url]).stdout(Stdio::null());
+    let faulty = Worker(c.process_group(0).spawn().unwrap());
+    let ran = run(host.copy(&source, &target).args(["--ops-limit", "600"]));
+    assert_eq!((ran.code, ran.total("failed")), (3, 400), "{}{}", ran.stdout, ran.stderr);
+    drop(faulty);
+    let job = ran.json()["job"].as_str().unwrap().to_owned();
+    let _early = host.worker("early");
+    let mut c = treehaul();
+    c.args(["retry", &job, "--all", "--json", "--broker", &host.url]);
+    let mut again = Running::begin(&mut c);
+    until("some of it is done", || count(&target) > 20 || again.is_over());
+    let _late = ["x", "y"].map(|n| host.worker(n));
+    let ran = again.end();
+    assert_eq!((ran.code, ran.total("failed"), ran.total("found")), (0, 0, 401), "{}{}", ran.stdout, ran.stderr);
+    assert_identical(&source, &target);
+    assert_eq!(host.queues_of(&job), Vec::<String>::new());
+}
+
+#[test]
+fn what_failed_in_a_job_that_was_ended_early_is_no_substitute_for_another_pass() {
+    let host = Host::new("early-end");
+    let s = Scratch::new();
+    let (source, target) = (s.join("src"), s.join("dst"));
+    fs::create_dir(&source).unwrap();
+    (0..300).for_each(|i| fs::write(source.join(format!("f{i}")), "x").unwrap());
+    let mut c = Command::new("strace");
+    c.args(["-f", "-qq", "-o", "/dev/null", "-e", "inject=linkat:error=EIO", env!("CARGO_BIN_EXE_treehaul")]);
+    c.args(["worker", "-q", "--name", "faulty", "--broker", &host.url]).stdout(Stdio::null());
+    let _worker = Worker(c.process_group(0).spawn().unwrap());
+    let fleet = |args: &[&str]| run(treehaul().args(args).args(["--broker", &host.url]));
+    let mut c = treehaul();
+    c.args(["start", "copy", "--ops-limit", "300", "--broker", &host.url]);
+    let job = run(c.args([&source, &target])).stdout.trim().to_owned();
+    until("something failed", || {
+        let jobs = fleet(&["status", "--format", "json"]).json()["jobs"].clone();
+        jobs[0]["totals"]["failed"].as_u64().is_some_and(|n| n > 0)
+    });
+    assert_eq!(fleet(&["cancel", &job]).code, 0);
+    let retry = fleet(&["retry", &job, "--all"]);
+    assert!(retry.code == 2 && retry.stderr.contains("run the pass again"), "{}", retry.stderr);
+}
+
+#[test]
+fn what_others_write_into_the_log_of_jobs_stops_nobody() {
+    let life = Life::new("garbage", 30);
+    let _worker = life.host.worker("w");
+    life.assert_right(life.copy(10_000));
+    life.host.publish("treehaul.jobs", "garbage");
+    life.assert_right(life.copy(10_000));
+    life.host.publish("treehaul.jobs", "more garbage");
+    let began = Instant::now();
+    let status = life.fleet(&["status"]);
+    assert_eq!(status.code, 0, "{}", status.stderr);
+    assert!(began.elapsed() < Duration::from_secs(8), "it waits for nothing");
+}
+
+#[test]
+fn a_job_without_a_worker_for_its_files_says_so_and_a_paused_one_too() {
+    let life = Life::new("one-sided", 100);
+    let mut c = treehaul();
+    c.args(["worker", "-q", "--name", "dirs", "--queues", "dirs", "--broker", &life.host.url]).stdout(Stdio::null());
+    let _dirs = Worker(c.process_group(0).spawn().unwrap());
+    let mut c = treehaul();
+    c.args(["copy", "--broker", &life.host.url]).args([&life.source(), &life.target()]);
+    let mut job = Worker(c.stdout(Stdio::null()).stderr(Stdio::piped()).process_group(0).spawn().unwrap());
+    let mut log = std::io::BufReader::new(job.0.stderr.take().unwrap());
+    let mut read_until = |text: &str| {
+        let mut line = String::new();
+        while !line.contains(text) {
+            line.clear();
+            assert!(std::io::BufRead::read_line(&mut log, &mut line).unwrap() > 0, "it ended without '{text}'");
+        }
+    };
+    read_until("nobody works on files");
+    assert_eq!(life.fleet(&["pause"]).code, 0);
+    read_until("is paused");
+    assert_eq!(life.fleet(&["resume"]).code, 0);
+    let _files = life.host.worker("files");
+    assert_eq!(job.0.wait().unwrap().code(), Some(0));
+    assert_identical(&life.source(), &life.target());
 }

@@ -55,6 +55,20 @@ impl Host {
         Worker(c.stdout(Stdio::null()).process_group(0).spawn().expect("a worker starts"))
     }
 
+    /// Publishes what is no message of ours.
+    pub fn publish(&self, queue: &str, text: &str) {
+        let body = format!(
+            "{{\"properties\":{{}},\"routing_key\":\"{queue}\",\"payload\":\"{text}\",\"payload_encoding\":\"string\"}}"
+        );
+        let said = sh(&format!(
+            "curl -fsS -X POST -H 'content-type: application/json' -d '{body}' \
+             {}/api/exchanges/{}/amq.default/publish",
+            management_url(),
+            self.name
+        ));
+        assert!(said.contains("true"), "it is routed: {said}");
+    }
+
     /// Queues of a job that the broker still has.
     pub fn queues_of(&self, job: &str) -> Vec<String> {
         let listed = sh(&format!("curl -fsS {}/api/queues/{}", management_url(), self.name));

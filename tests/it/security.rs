@@ -240,7 +240,7 @@ fn the_configuration_file_is_used_and_shown_without_secrets() {
     let file = format!("file {}", config.display());
     assert_eq!(row("broker")[1..], [host.url.replace(":guest@", ":***@"), file.clone()]);
     assert_eq!(row("name")[1..], ["from-env", "environment TREEHAUL_NAME"]);
-    assert_eq!(row("queues")[1..], ["classic", "flag --queue-type"]);
+    assert_eq!(row("queue_type")[1..], ["classic", "flag --queue-type"]);
     assert_eq!(row("dir_actors")[1..], ["3", &file]);
     assert_eq!(row("allowed_roots")[1..], [format!("[{data}]"), file]);
     assert_eq!(row("ca")[1..], ["not set", "default"]);

@@ -10,6 +10,7 @@ use super::token::{Held, Token};
 use super::topology;
 use crate::broker::MAX_ATTEMPTS;
 use crate::model::{JobId, Queue, Task};
+use futures_util::{FutureExt, StreamExt};
 use lapin::message::{Delivery, DeliveryResult};
 use lapin::options::{BasicCancelOptions, BasicConsumeOptions, BasicQosOptions};
 use lapin::types::{AMQPValue, FieldTable};
@@ -88,18 +89,32 @@ impl Consumption {
         let consumer = self.channel.basic_consume(name.into(), "".into(), options, FieldTable::default()).await?;
         // Deliveries are counted on the connection's own thread, in the order of what came on the channel:
         // whoever sees the answer to a later question has counted all earlier deliveries.
-        consumer.set_delegate(Inlet {
-            run: Arc::clone(&self.run),
-            lanes: Arc::clone(&self.lanes),
-            source,
-            ended: self.ended.clone(),
-            expected: Arc::clone(&self.expected),
-        });
+        consumer.set_delegate(self.inlet(source));
         if let Source::Tasks(queue) = source {
             self.run.set_consumer(queue, true);
         }
         self.consumers.push((source, consumer));
+        self.collect();
         Ok(())
+    }
+
+    fn inlet(&self, source: Source) -> Inlet {
+        let (run, lanes) = (Arc::clone(&self.run), Arc::clone(&self.lanes));
+        Inlet { run, lanes, source, ended: self.ended.clone(), expected: Arc::clone(&self.expected) }
+    }
+
+    /// Takes in what came past the inlets: lapin puts aside a delivery that arrives in the moment in which its delegate
+    /// is set, and does not look there again.
+    pub fn collect(&mut self) {
+        let mut strays = Vec::new();
+        for (source, consumer) in &mut self.consumers {
+            while let Some(Some(delivery)) = consumer.next().now_or_never() {
+                strays.push((*source, delivery));
+            }
+        }
+        for (source, delivery) in strays {
+            self.inlet(source).take(delivery.map(Some));
+        }
     }
 
     /// Is the queue being consumed?
@@ -133,6 +148,13 @@ struct Inlet {
 
 impl ConsumerDelegate for Inlet {
     fn on_new_delivery(&self, delivery: DeliveryResult) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+        self.take(delivery);
+        Box::pin(ready(()))
+    }
+}
+
+impl Inlet {
+    fn take(&self, delivery: DeliveryResult) {
         match delivery {
             Ok(Some(delivery)) if self.source == Source::Hold => parked(&self.run, &delivery),
             Ok(Some(delivery)) => self.lanes.arrive(arrived(&self.run, self.source, delivery)),
@@ -141,7 +163,6 @@ impl ConsumerDelegate for Inlet {
             Ok(None) => drop(self.ended.send(None)),
             Err(e) => drop(self.ended.send(Some(e))),
         }
-        Box::pin(ready(()))
     }
 }
 
@@ -185,7 +206,7 @@ pub(super) fn look_into(arrived: Arrived, may_wait: bool) -> Option<Vec<Held>> {
         Source::Tasks(queue) => run.seal.open_tasks(&token.body, run.job, queue),
         Source::Suspects | Source::Hold => run.seal.open_any_tasks(&token.body, run.job),
     };
-    let Tasks { origin, attempts, again, tasks, .. } = match opened {
+    let Tasks { origin, attempts, lost, again, tasks, .. } = match opened {
         Ok(tasks) => tasks,
         Err(e) => {
             let reason = format!("a message of queue {} cannot be understood: {e}", source.name(&run));
@@ -198,7 +219,7 @@ pub(super) fn look_into(arrived: Arrived, may_wait: bool) -> Option<Vec<Held>> {
         }
     };
     let queue = tasks.first().map_or(Queue::Files, Task::queue);
-    let again = again || redelivered || attempts > 0;
+    let (again, count) = (again || redelivered || attempts > 0, count + lost);
     token.begin(origin, queue, again);
     let singles: Vec<Task> = tasks.iter().flat_map(Task::singles).collect();
     let alone = source == Source::Suspects;
@@ -218,23 +239,34 @@ pub(super) fn look_into(arrived: Arrived, may_wait: bool) -> Option<Vec<Held>> {
     };
     if let Some(alone) = suspects {
         tracing::warn!(job = %run.job, count, "workers were lost with a message; what it holds is worked on alone");
-        let hold = |task| Held { task: Arc::new(task), attempts, again, suspect: true, token: Arc::clone(&token) };
+        let hold =
+            |task| Held { task: Arc::new(task), attempts, lost: 0, again, suspect: true, token: Arc::clone(&token) };
         if publish::post(alone.into_iter().map(hold).collect(), may_wait).is_err() {
             tracing::debug!("the connection is gone; the broker delivers again by itself");
         }
         return None;
     }
-    let hold = |task| Held { task: Arc::new(task), attempts, again, suspect: alone, token: Arc::clone(&token) };
+    if alone {
+        token.set_alone();
+    }
+    let hold =
+        |task| Held { task: Arc::new(task), attempts, lost: count, again, suspect: alone, token: Arc::clone(&token) };
     Some(tasks.into_iter().map(hold).collect())
 }
 
-/// The queue that a parked message came from.
-pub(super) fn home_of(seal: &Seal, body: &[u8], job: JobId) -> String {
-    match seal.open_any_tasks(body, job) {
-        Ok(tasks) => topology::tasks(job, tasks.tasks.first().map_or(Queue::Files, Task::queue)),
+/// Where a message goes that a lost worker had parked, and how: it was lost once more.
+pub(super) fn unparked(seal: &Seal, delivery: &Delivery, job: JobId) -> (String, Vec<u8>) {
+    let Ok(parked) = seal.open_any_tasks(&delivery.data, job) else {
         // It was understood once; where it lies it is seen.
-        Err(_) => topology::dead(job),
-    }
+        return (topology::dead(job), delivery.data.clone());
+    };
+    let headers = delivery.properties.headers().as_ref();
+    let alone = headers.is_some_and(|h| h.inner().contains_key(publish::ALONE_HEADER));
+    let queue = parked.tasks.first().map_or(Queue::Files, Task::queue);
+    let to = if alone { topology::suspects(job) } else { topology::tasks(job, queue) };
+    let again = Tasks { lost: parked.lost + 1, again: true, ..parked };
+    let body = seal.seal(&again).unwrap_or_else(|_| delivery.data.clone());
+    (to, body)
 }
 
 /// What a task is about: its directory, and the entry if it is only one.

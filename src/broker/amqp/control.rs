@@ -55,6 +55,7 @@ impl Ear {
     }
 
     async fn listen(&mut self, session: &Arc<Session>, orders: &UnboundedSender<Errand>) -> lapin::Result<()> {
+        let mut warned = false;
         while let Some(delivery) = self.consumer.next().await {
             let delivery = delivery?;
             match session.seal().open(&delivery.data) {
@@ -70,7 +71,10 @@ impl Ear {
                 // The receiver lives as long as this future.
                 Ok(Control::Order(errand)) => drop(orders.send(errand)),
                 Err(e) => {
-                    tracing::warn!(error = %e, "passed over a control message");
+                    // It may come several times a second.
+                    if !std::mem::replace(&mut warned, true) {
+                        tracing::warn!(error = %e, "passed over control messages");
+                    }
                     if let Some(frame) = stranger::introduction(session.worker_name(), &e) {
                         self.introduce(&delivery, &frame).await?;
                     }

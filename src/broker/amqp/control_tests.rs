@@ -253,8 +253,9 @@ struct Led {
 
 fn lead(first: Task) -> Led {
     let id = JobId::random();
-    super::submit(&config(), &spec(id), [first], &|_| {}).unwrap();
-    let mut follower = Follower::new(&config(), id, board()).unwrap();
+    let reader = super::Reads::new();
+    super::submit(&config(), &spec(id), [first], Some(reader), &|_| {}).unwrap();
+    let mut follower = Follower::new(&config(), id, reader, board()).unwrap();
     let leading = std::thread::spawn(move || {
         follower.run(&|| false).unwrap();
     });

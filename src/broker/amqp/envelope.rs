@@ -203,7 +203,7 @@ mod tests {
     const ORIGIN: Origin = Origin { session: 1, number: 2, attempt: 3 };
 
     fn tasks(job: JobId) -> Tasks {
-        Tasks { job, origin: ORIGIN, attempts: 1, again: true, tasks: vec![Task::root()] }
+        Tasks { job, origin: ORIGIN, attempts: 1, lost: 2, again: true, tasks: vec![Task::root()] }
     }
 
     fn plain() -> Seal {
@@ -215,7 +215,7 @@ mod tests {
         let (job, seal) = (JobId::random(), plain());
         let bytes = seal.seal(&tasks(job)).unwrap();
         let root = Task::root();
-        let same = TasksRef { job, origin: ORIGIN, attempts: 1, again: true, tasks: vec![&root] };
+        let same = TasksRef { job, origin: ORIGIN, attempts: 1, lost: 2, again: true, tasks: vec![&root] };
         assert_eq!(seal.seal_tasks(&same).unwrap()[HEAD_BYTES + MAC_BYTES..], bytes[HEAD_BYTES + MAC_BYTES..]);
         assert_eq!(seal.open_tasks(&bytes, job, Queue::Dirs).unwrap(), tasks(job));
     }

@@ -2,10 +2,11 @@
 
 use super::connection::{self, Depth, Subscription};
 use super::joblog::{self, Next, Reader};
+use super::jobs::JobState;
 use super::messages::{Probe, Record, Reply, Standing, What};
 use super::patience::Patience;
 use super::story::{Sealed, Story};
-use super::submit::read_jobs;
+use super::submit::{Reads, read_jobs};
 use super::{AmqpConfig, AmqpError, BLOCKED, messages, topology};
 use crate::model::fleet::JobEnd;
 use crate::model::{JobId, Queue, Report, Totals, escaped};
@@ -59,10 +60,10 @@ impl Follower {
     ///
     /// # Errors
     /// [`AmqpError::Threads`].
-    pub fn new(config: &AmqpConfig, job: JobId, board: Arc<Board>) -> Result<Self, AmqpError> {
+    pub fn new(config: &AmqpConfig, job: JobId, reader: Reads, board: Arc<Board>) -> Result<Self, AmqpError> {
         let runtime = super::blocking()?;
         let story = Story::new(job, board);
-        Ok(Follower { config: config.clone(), runtime, story, job, reader: super::random(), offset: 0 })
+        Ok(Follower { config: config.clone(), runtime, story, job, reader: reader.0, offset: 0 })
     }
 
     /// Reads until the job is over, or the caller leaves: `stop` is asked several times a second. A lost broker is tried
@@ -133,7 +134,7 @@ pub(super) async fn read_to_now(
     while story.mark != Some(mark) {
         match stream.next(SILENCE).await? {
             Some(Next::Entry(record)) => story.take(record),
-            Some(Next::Quiet) => {}
+            Some(Next::Passed | Next::Quiet) => {}
             None => return Ok(()),
         }
     }
@@ -201,7 +202,7 @@ impl Reading<'_> {
                     self.look_after(connection).await?;
                     heard = Instant::now();
                 }
-                Some(Next::Quiet) => {}
+                Some(Next::Passed | Next::Quiet) => {}
             }
         }
     }
@@ -218,18 +219,26 @@ impl Reading<'_> {
     /// Is somebody there who works? Says what keeps the job from going on.
     async fn look_after(&mut self, connection: &Connection) -> lapin::Result<()> {
         let looking = async {
-            let name = topology::tasks(self.job, Queue::Dirs);
-            let depth = topology::ready(connection, &name).await?;
+            let mut depths = Vec::new();
+            for queue in Queue::ALL {
+                depths.extend(topology::ready(connection, &topology::tasks(self.job, queue)).await?);
+            }
             let replies = self.ask_around(connection).await?;
-            Ok::<_, lapin::Error>((depth, replies))
+            let paused = read_jobs(connection, &self.config.seal).await?.get(&self.job).is_some_and(|j| j.paused);
+            Ok::<_, lapin::Error>((depths, replies, paused))
         };
-        let looked = tokio::time::timeout(3 * ANSWER, looking).await;
+        let looked = tokio::time::timeout(5 * ANSWER, looking).await;
         if connection.status().blocked() {
             self.story.board.note(BLOCKED);
             return Ok(());
         }
         let Ok(looked) = looked else { return Ok(()) };
-        let (depth, replies) = looked?;
+        let (depths, replies, paused) = looked?;
+        if paused {
+            let job = self.job;
+            self.story.board.note(&format!("the job is paused: `treehaul resume {job}` has it go on"));
+            return Ok(());
+        }
         let works = replies.iter().any(|r| matches!(r.standing, Standing::Works(_)));
         for reply in replies {
             if let Standing::Refused(reason) = reply.standing {
@@ -237,7 +246,12 @@ impl Reading<'_> {
                 self.story.board.note(&format!("worker {name} takes no part in the job: {reason}"));
             }
         }
-        if !works && depth.is_some_and(|Depth { consumers, .. }| consumers == 0) {
+        for (depth, what) in depths.iter().zip(["directories", "files", "what comes last"]).take(2) {
+            if works && depth.ready > 0 && depth.consumers == 0 {
+                self.story.board.note(&format!("nobody works on {what}: start a worker without --queues on a node"));
+            }
+        }
+        if !works && depths.first().is_some_and(|Depth { consumers, .. }| *consumers == 0) {
             let config = self.config;
             let note = format!("no worker takes part in the job: start `treehaul worker --broker {config}` on a node");
             self.story.board.note(&note);
@@ -290,12 +304,17 @@ impl Reading<'_> {
         let jobs = read_jobs(&connection, &self.config.seal).await;
         connection::close(&connection).await;
         let state = jobs.map_err(|e| AmqpError::using(self.config, &e))?.remove(&self.job);
-        match state.and_then(|s| s.end) {
-            Some((end, totals)) => {
+        match state {
+            Some(JobState { end: Some((end, totals)), .. }) => {
                 self.story.board.set_totals(totals);
                 Ok(Followed::Ended { end, letters: 0 })
             }
-            None => Err(AmqpError::NoJob(self.job)),
+            // The broker may be without a part of it for a while.
+            Some(JobState { removed: false, .. }) => {
+                let why = "it does not have the job's stream now".to_owned();
+                Err(AmqpError::Lost { broker: self.config.to_string(), why })
+            }
+            _ => Err(AmqpError::NoJob(self.job)),
         }
     }
 }

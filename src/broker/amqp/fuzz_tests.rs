@@ -109,7 +109,7 @@ fn corpus(seal: &Seal, job: JobId) -> Vec<(u8, Vec<u8>)> {
     let mut all = Vec::new();
     let mut add = |kind: u8, message: Vec<u8>| all.push((kind, Seal::body(&message).to_vec()));
     for task in all_tasks() {
-        let message = Tasks { job, origin: ORIGIN, attempts: 1, again: true, tasks: vec![task.clone(), task] };
+        let message = Tasks { job, origin: ORIGIN, attempts: 1, lost: 2, again: true, tasks: vec![task.clone(), task] };
         add(Tasks::KIND, seal.seal(&message).unwrap());
     }
     let done = Done { origin: ORIGIN, attempt: 4, queue: Queue::Files, posted: [1, 2, 3], report: report() };

@@ -36,8 +36,9 @@ fn on_broker<T>(act: impl AsyncFnOnce(&Channel) -> T) -> T {
 /// Runs a job of one task while `attack` is made on it; how it ended, what it says, and how many tasks ran.
 fn run_under(attack: impl FnOnce(JobId, &Seal)) -> (Followed, Snapshot, u32, JobId) {
     let (config, id, board) = (config(7), JobId::random(), board());
-    super::submit(&config, &spec(id), [Task::root()], &|_| {}).unwrap();
-    let mut follower = Follower::new(&config, id, Arc::clone(&board)).unwrap();
+    let reader = super::Reads::new();
+    super::submit(&config, &spec(id), [Task::root()], Some(reader), &|_| {}).unwrap();
+    let mut follower = Follower::new(&config, id, reader, Arc::clone(&board)).unwrap();
     attack(id, &config.seal);
     let worker = Worker::connect(&config, format!("test {id}"), Arc::new(OneJob(id))).unwrap();
     let over = Arc::new(AtomicBool::new(false));
@@ -84,6 +85,7 @@ fn tasks(seal: &Seal, job: JobId, task: &Task) -> Vec<u8> {
         job,
         origin: super::messages::Origin::foreign(),
         attempts: 0,
+        lost: 0,
         again: false,
         tasks: vec![task],
     })

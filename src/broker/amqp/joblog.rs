@@ -34,6 +34,8 @@ pub(super) async fn record(channel: &Channel, seal: &Seal, job: JobId, what: Wha
 pub(super) struct Reader<T> {
     entries: Subscription,
     seal: Seal,
+    /// That something was not ours has been said.
+    warned: bool,
     /// Offset of the entry after the last one that was read.
     pub next_offset: i64,
     kind: PhantomData<fn() -> T>,
@@ -63,7 +65,7 @@ impl<T: Payload> Reader<T> {
         let options = BasicConsumeOptions::default();
         let consumer = entries.channel.basic_consume(stream.into(), "".into(), options, arguments).await?;
         entries.consumers.push(consumer);
-        Ok(Reader { entries, seal: seal.clone(), next_offset, kind: PhantomData })
+        Ok(Reader { entries, seal: seal.clone(), warned: false, next_offset, kind: PhantomData })
     }
 
     /// Has everything been read that was in the stream when `newest` was asked for?
@@ -93,22 +95,21 @@ impl<T: Payload> Reader<T> {
             Err(EnvelopeError::Version(version)) => {
                 tracing::debug!(version, "passed over an entry of another wire version");
             }
-            Err(e) => tracing::warn!(error = %e, "passed over an entry that is not ours"),
+            Err(e) if !std::mem::replace(&mut self.warned, true) => {
+                tracing::warn!(error = %e, "passed over entries of a log that are not ours");
+            }
+            Err(_) => {}
         }
         Ok(None)
     }
 
     /// The next entry, or that none came for a while; none at all when the broker ends the reading.
     pub async fn next(&mut self, quiet: Duration) -> lapin::Result<Option<Next<T>>> {
-        loop {
-            let Ok(delivery) = tokio::time::timeout(quiet, self.delivery()).await else {
-                return Ok(Some(Next::Quiet));
-            };
-            let Some(delivery) = delivery else { return Ok(None) };
-            if let Some(entry) = self.read(delivery?).await? {
-                return Ok(Some(Next::Entry(entry)));
-            }
-        }
+        let Ok(delivery) = tokio::time::timeout(quiet, self.delivery()).await else {
+            return Ok(Some(Next::Quiet));
+        };
+        let Some(delivery) = delivery else { return Ok(None) };
+        Ok(Some(self.read(delivery?).await?.map_or(Next::Passed, Next::Entry)))
     }
 
     /// Ends the reading.
@@ -142,5 +143,7 @@ fn place_of(delivery: &Delivery) -> Option<i64> {
 /// What a reader meets.
 pub(super) enum Next<T> {
     Entry(T),
+    /// One that is passed over.
+    Passed,
     Quiet,
 }

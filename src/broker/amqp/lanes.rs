@@ -53,7 +53,8 @@ struct Lane {
 
 impl Lane {
     fn has_work(&self, pool: Pool) -> bool {
-        self.local(pool) > 0 || !self.arrived[pool as usize].is_empty()
+        let may_begin = |a: &Arrived| a.source != Source::Suspects || !self.run.has_suspect();
+        self.local(pool) > 0 || self.arrived[pool as usize].iter().any(may_begin)
     }
 
     fn local(&self, pool: Pool) -> usize {
@@ -63,14 +64,17 @@ impl Lane {
     fn pop(&mut self, pool: Pool) -> Option<Taken> {
         // A suspect is not to be held for long: its worker may be lost for another reason.
         let waiting = &mut self.arrived[pool as usize];
-        if let Some(at) = waiting.iter().position(|a| a.source == Source::Suspects) {
+        let suspect = waiting.iter().position(|a| a.source == Source::Suspects);
+        if let Some(at) = suspect.filter(|_| !self.run.has_suspect()) {
             return waiting.remove(at).map(Taken::Message);
         }
+        let other = waiting.iter().position(|a| a.source != Source::Suspects);
         if self.paused {
             return None;
         }
         let held = if pool == Pool::Dirs { self.dirs.pop_back() } else { self.pop_file() };
-        held.map(Taken::Task).or_else(|| self.arrived[pool as usize].pop_front().map(Taken::Message))
+        let arrived = &mut self.arrived[pool as usize];
+        held.map(Taken::Task).or_else(|| arrived.remove(other?).map(Taken::Message))
     }
 
     fn pop_file(&mut self) -> Option<Held> {

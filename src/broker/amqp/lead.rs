@@ -159,6 +159,10 @@ impl<'a> Lead<'a> {
         if lead.story.walk_over {
             lead.watch.enter_finishing();
         }
+        if lead.story.walk_over && lead.story.sealed.is_none() {
+            // Who found that may have died before it was told.
+            lead.link.append(&JobEvent::Finishing(spec.id)).await?;
+        }
         let worker = session.worker_name().to_owned();
         lead.link.append(&JobEvent::Led { job: spec.id, worker }).await?;
         Ok(lead)
@@ -167,8 +171,7 @@ impl<'a> Lead<'a> {
     /// Reads the job's stream up to here.
     async fn catch_up(&mut self) -> lapin::Result<()> {
         self.marks += 1;
-        // Tells this leader's marks from those of others.
-        let mark = self.session.id.wrapping_mul(31).wrapping_add(self.marks);
+        let mark = super::random();
         self.link.record(What::Mark(mark)).await?;
         while self.story.mark != Some(mark) {
             self.attend(Instant::now() + ANSWER).await?;
@@ -252,15 +255,23 @@ impl<'a> Lead<'a> {
                 Verdict::Over | Verdict::Lost if !self.is_empty().await? => {}
                 Verdict::Lost => {
                     let lost: i64 = self.story.accounts.outstanding().iter().take(queues).sum();
-                    self.story.abort = Some(format!(
+                    self.abort(format!(
                         "{lost} messages of the job are lost: somebody purged or deleted a queue; run it again, what is \
                          done is kept"
-                    ));
+                    ))
+                    .await?;
                 }
                 Verdict::Over if self.watch.is_finishing() => return Ok(JobEnd::Complete),
                 Verdict::Over => self.enter_finishing().await?,
             }
         }
+    }
+
+    /// Ends the job early, also if this leader dies on the way.
+    async fn abort(&mut self, why: String) -> lapin::Result<()> {
+        self.link.record(What::Aborts(why.clone())).await?;
+        self.story.abort.get_or_insert(why);
+        Ok(())
     }
 
     fn early_end(&self) -> Option<JobEnd> {
@@ -272,8 +283,7 @@ impl<'a> Lead<'a> {
         let (gate, job, totals) = (self.session.gate(), self.spec.id, self.story.board.snapshot().totals);
         let allowed = tokio::task::spawn_blocking(move || gate.may_finish(job, &totals)).await;
         if let Err(why) = allowed.unwrap_or_else(|e| Err(e.to_string())) {
-            self.story.abort = Some(why);
-            return Ok(());
+            return self.abort(why).await;
         }
         self.link.record(What::WalkOver).await?;
         self.link.append(&JobEvent::Finishing(job)).await?;
@@ -366,8 +376,10 @@ impl<'a> Lead<'a> {
 
     async fn unpark(&self, name: &str) -> lapin::Result<()> {
         while let Some(got) = self.link.ask.basic_get(name.into(), BasicGetOptions::default()).await? {
-            let to = consume::home_of(self.session.seal(), &got.delivery.data, self.spec.id);
-            connection::publish_safely(&self.link.out, &to, &got.delivery.data).await?;
+            let (to, body) = consume::unparked(self.session.seal(), &got.delivery, self.spec.id);
+            if connection::publish_safely(&self.link.out, &to, &body).await? == connection::Published::NoQueue {
+                return Err(std::io::Error::other("a queue of the job is gone").into());
+            }
             self.link.ask.basic_ack(got.delivery.delivery_tag, BasicAckOptions::default()).await?;
         }
         Ok(())

@@ -26,6 +26,8 @@ pub(super) struct Tasks {
     pub origin: Origin,
     /// How often they killed their actor.
     pub attempts: u32,
+    /// How many workers were lost with them, of which the broker does not know.
+    pub lost: u32,
     /// Somebody may have worked on them before, though the broker does not know.
     pub again: bool,
     #[serde(deserialize_with = "super::envelope::few_tasks")]
@@ -81,6 +83,7 @@ pub(super) struct TasksRef<'a> {
     pub job: JobId,
     pub origin: Origin,
     pub attempts: u32,
+    pub lost: u32,
     pub again: bool,
     pub tasks: Vec<&'a Task>,
 }
@@ -152,6 +155,8 @@ pub(super) enum What {
         /// Readers say here that they have read it.
         reply_to: String,
     },
+    /// The leader found that there is no use in going on, and why.
+    Aborts(String),
 }
 
 /// The right to lead a job: whoever holds it does.

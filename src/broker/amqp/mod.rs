@@ -69,7 +69,7 @@ pub use follow::{Followed, Follower, replay};
 pub use jobs::JobState;
 pub use office::{Answers, Office, QueueDepth};
 pub use stranger::Stranger;
-pub use submit::{Retry, forget, jobs, reopen, submit};
+pub use submit::{Reads, Retry, forget, jobs, reopen, submit};
 pub use worker::{JobGate, Worker};
 
 /// Said while the broker has an alarm.

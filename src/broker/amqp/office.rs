@@ -181,6 +181,7 @@ impl Office {
                 let reached = reader.has_reached(newest);
                 match reader.next(if reached { END_OF_LOG } else { LOG_PATIENCE }).await? {
                     Some(Next::Entry(event)) => fold(&mut log.jobs, event),
+                    Some(Next::Passed) => {}
                     Some(Next::Quiet) if reached => break,
                     Some(Next::Quiet) => return Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into()),
                     None => return Err(std::io::Error::from(std::io::ErrorKind::ConnectionAborted).into()),

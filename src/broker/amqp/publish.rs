@@ -38,6 +38,8 @@ pub(super) enum To {
 
 /// Which delivery a parked copy belongs to.
 pub(super) const ATTEMPT_HEADER: &str = "x-treehaul-attempt";
+/// A parked copy is of a message that was worked on alone.
+pub(super) const ALONE_HEADER: &str = "x-treehaul-alone";
 /// Why a message was set aside.
 pub(super) const REASON_HEADER: &str = "x-treehaul-reason";
 
@@ -186,7 +188,7 @@ fn goes_with(a: &Held, b: &Held) -> bool {
         && queue == b.task.queue()
         && !a.suspect
         && !b.suspect
-        && (a.attempts, a.again) == (b.attempts, b.again)
+        && (a.attempts, a.lost, a.again) == (b.attempts, b.lost, b.again)
         && Arc::ptr_eq(&a.token, &b.token)
 }
 
@@ -194,10 +196,11 @@ fn send_bundle(bundle: Vec<Held>, may_wait: bool) -> Result<(), Stopped> {
     let Some(first) = bundle.first() else { return Ok(()) };
     let queue = first.task.queue();
     let to = if first.suspect { To::Suspects(queue) } else { To::Tasks(queue) };
-    let (attempts, again, token) = (first.attempts, first.again, Arc::clone(&first.token));
+    let (attempts, lost, again) = (first.attempts, first.lost, first.again);
+    let token = Arc::clone(&first.token);
     let tasks: Vec<Arc<Task>> = bundle.into_iter().map(|h| h.task).collect();
     let run = Arc::clone(&token.run);
-    match sealed(&run, token.attempt, attempts, again, &tasks) {
+    match sealed(&run, token.attempt, [attempts, lost], again, &tasks) {
         Ok(body) => send(&run, to, body, Holder::Token(token), may_wait),
         Err(e) => {
             for task in tasks {
@@ -208,9 +211,15 @@ fn send_bundle(bundle: Vec<Held>, may_wait: bool) -> Result<(), Stopped> {
     }
 }
 
-fn sealed(run: &Run, attempt: u64, attempts: u32, again: bool, tasks: &[Arc<Task>]) -> Result<Vec<u8>, EnvelopeError> {
+fn sealed(
+    run: &Run,
+    attempt: u64,
+    [attempts, lost]: [u32; 2],
+    again: bool,
+    tasks: &[Arc<Task>],
+) -> Result<Vec<u8>, EnvelopeError> {
     let tasks = tasks.iter().map(|t| &**t).collect();
-    run.seal.seal_tasks(&TasksRef { job: run.job, origin: run.next_origin(attempt), attempts, again, tasks })
+    run.seal.seal_tasks(&TasksRef { job: run.job, origin: run.next_origin(attempt), attempts, lost, again, tasks })
 }
 
 fn send(run: &Arc<Run>, to: To, body: Vec<u8>, holder: Holder, may_wait: bool) -> Result<(), Stopped> {
@@ -221,7 +230,7 @@ fn send(run: &Arc<Run>, to: To, body: Vec<u8>, holder: Holder, may_wait: bool) -
 /// Publishes the finish tasks of a delivery that is done otherwise; it is settled when they are safe.
 pub(super) fn post_finish(run: &Arc<Run>, mut settled: Settled) -> Result<(), Stopped> {
     let tasks: Vec<Arc<Task>> = std::mem::take(&mut settled.finish).into_iter().map(Arc::new).collect();
-    match sealed(run, settled.attempt, 0, settled.again, &tasks) {
+    match sealed(run, settled.attempt, [0; 2], settled.again, &tasks) {
         Ok(body) => {
             let closing = Box::new(Closing { run: Arc::clone(run), settled: Some(settled) });
             send(run, To::Tasks(Queue::Finish), body, Holder::Closing(closing), false)
@@ -241,6 +250,9 @@ pub(super) fn park(token: Arc<Token>) -> Result<(), Stopped> {
     let run = Arc::clone(&token.run);
     let mut headers = FieldTable::default();
     headers.insert(ATTEMPT_HEADER.into(), AMQPValue::LongLongInt(token.attempt.cast_signed()));
+    if token.is_alone() {
+        headers.insert(ALONE_HEADER.into(), AMQPValue::Boolean(true));
+    }
     let body = token.body.clone();
     let outgoing = Outgoing { run: Arc::clone(&run), to: To::Hold, body, headers, holder: Holder::Token(token) };
     run.publisher.send(outgoing, false)
@@ -261,9 +273,11 @@ pub(super) fn bury(body: Vec<u8>, directory: &[u8], reason: &str, token: Arc<Tok
 /// Sets a task aside for good.
 pub(super) fn bury_task(held: Held, reason: &str) {
     let run = Arc::clone(&held.token.run);
-    let sealed = sealed(&run, held.token.attempt, held.attempts, true, &[Arc::clone(&held.task)]);
+    let counts = [held.attempts, held.lost];
+    let sealed = sealed(&run, held.token.attempt, counts, true, &[Arc::clone(&held.task)]);
     let body = sealed.unwrap_or_else(|e| e.to_string().into_bytes());
-    bury(body, held.task.directory().as_bytes(), reason, held.token, true);
+    let about = super::consume::what_of(&held.task);
+    bury(body, &about, reason, held.token, true);
 }
 
 fn failed(directory: &[u8], message: String) -> Report {

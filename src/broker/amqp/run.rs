@@ -21,6 +21,8 @@ pub(super) struct Run {
     pub weight: u32,
     /// Something waits to be reported or acknowledged.
     pub wake: Notify,
+    /// Suspects in actors' hands.
+    suspects: AtomicU32,
     gone: AtomicBool,
     stopping: AtomicBool,
     counters: Counters,
@@ -75,6 +77,7 @@ impl Run {
             seal,
             weight,
             wake: Notify::new(),
+            suspects: AtomicU32::new(0),
             gone: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
             counters: Counters::default(),
@@ -89,6 +92,20 @@ impl Run {
 
     fn tokens(&self) -> MutexGuard<'_, HashMap<u64, Weak<Token>>> {
         self.tokens.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A suspect is begun, or done with.
+    pub fn alone(&self, begins: bool) {
+        if begins {
+            self.suspects.fetch_add(1, SeqCst)
+        } else {
+            self.suspects.fetch_sub(1, SeqCst)
+        };
+    }
+
+    /// Is a suspect in somebody's hands?
+    pub fn has_suspect(&self) -> bool {
+        self.suspects.load(SeqCst) > 0
     }
 
     pub fn add_token(&self, token: &Arc<Token>) {

@@ -69,6 +69,7 @@ type Change = Box<dyn Fn(&mut JobState)>;
 /// What is known of a job.
 struct Known {
     spec: JobSpec,
+
     state: watch::Sender<JobState>,
     /// The run and the channel that it consumes on, or why the job is refused.
     standing: Option<Result<(Arc<Run>, Channel), String>>,
@@ -171,8 +172,13 @@ impl Session {
         std::mem::replace(&mut *self.said_idle.lock().unwrap_or_else(PoisonError::into_inner), idle)
     }
 
-    fn set_standing(&self, job: JobId, standing: Option<Result<(Arc<Run>, Channel), String>>) {
-        if let Some(known) = self.jobs().get_mut(&job) {
+    /// Is this still about the job as it is, and not about what it was before it began again?
+    fn is_current(&self, job: JobId, states: &States) -> bool {
+        self.jobs().get(&job).is_none_or(|known| known.state.subscribe().same_channel(states))
+    }
+
+    fn set_standing(&self, job: JobId, states: &States, standing: Option<Result<(Arc<Run>, Channel), String>>) {
+        if let Some(known) = self.jobs().get_mut(&job).filter(|known| known.state.subscribe().same_channel(states)) {
             known.standing = standing;
         }
     }
@@ -207,7 +213,8 @@ impl Session {
         loop {
             let quiet = if fresh.is_empty() { Duration::MAX } else { REPLAY_QUIET };
             match log.next(quiet).await? {
-                Some(Next::Entry(event)) => fresh.extend(self.take_in(event)),
+                Some(Next::Entry(event)) => fresh.extend(self.take_in(event).filter(|job| !fresh.contains(job))),
+                Some(Next::Passed) => {}
                 Some(Next::Quiet) => {
                     while tasks.try_join_next().is_some() {}
                     for job in fresh.drain(..) {
@@ -274,8 +281,13 @@ impl Session {
         let job = spec.id;
         if states.borrow().phase == JobPhase::Ended {
             // What is left to do is to clear up, and only if nobody came to that.
-            if let Err(e) = lead::serve(&self, &spec, states).await {
-                tracing::debug!(%job, error = %e, "clearing up after a job was not possible");
+            let mut beyond = states.clone();
+            tokio::select! {
+                ended = lead::serve(&self, &spec, states) => if let Err(e) = ended {
+                    tracing::debug!(%job, error = %e, "clearing up after a job was not possible");
+                },
+                // It is removed, or begins again.
+                () = async { while beyond.changed().await.is_ok() {} } => {}
             }
             return;
         }
@@ -284,8 +296,10 @@ impl Session {
         }
         // The session's owner sees it as well, and comes back with a new connection.
         if self.connection.status().connected() {
-            self.set_standing(job, None);
-            self.core.retire(job).await;
+            self.set_standing(job, &states, None);
+            if self.is_current(job, &states) {
+                self.core.retire(job).await;
+            }
         }
     }
 
@@ -298,7 +312,7 @@ impl Session {
                 tracing::error!(%job, reason, "this worker takes no task of the job; it looks again now and then");
                 said = Some(reason.clone());
             }
-            self.set_standing(job, Some(Err(reason)));
+            self.set_standing(job, states, Some(Err(reason)));
             wait(ADMIT_AGAIN, states).await;
             if self.is_gone(job, states).await {
                 return false;
@@ -315,7 +329,7 @@ impl Session {
             let began = Instant::now();
             let ended = self.take_part(spec, states).await;
             let reason = states.borrow().quarantined.clone();
-            self.set_standing(job, reason.map(|why| Err(format!("in quarantine: {why}"))));
+            self.set_standing(job, states, reason.map(|why| Err(format!("in quarantine: {why}"))));
             if !self.connection.status().connected() || self.is_gone(job, states).await {
                 return;
             }
@@ -360,24 +374,38 @@ impl Session {
         let reports = connection::confirmed_channel(&self.connection).await?;
         self.lanes().open(&run);
         self.core.add_run(&run);
-        self.set_standing(spec.id, Some(Ok((Arc::clone(&run), channel.clone()))));
+        self.set_standing(spec.id, states, Some(Ok((Arc::clone(&run), channel.clone()))));
         let desk = Desk::new(channel.clone(), reports.clone(), self.core.name.clone());
         let mut parks = false;
         let leading = states.clone();
         let ended = tokio::select! {
             ended = settle::serve(&run, self.lanes(), desk) => ended.map(|()| Left::Over),
             ended = self.attend(&run, channel.clone(), states, &mut parks) => ended,
-            ended = lead::serve(self, spec, leading) => ended.map(|()| Left::Over),
+            ended = self.lead(spec, leading) => ended.map(|()| Left::Over),
         };
         run.set_gone();
         self.lanes().close(&run);
         // Whatever is not acknowledged goes to others now. They may be closed already.
         drop(channel.close(200, "done".into()).await);
         drop(reports.close(200, "done".into()).await);
-        if parks && self.connection.status().connected() {
-            topology::delete_if_empty(&self.connection, topology::hold(spec.id, run.session)).await;
-        }
+        // What is left in its queue of parked deliveries, and the queue, is the leader's business.
         ended
+    }
+
+    /// Leads the job whenever it is this worker's turn. What goes wrong with that costs no delivery.
+    async fn lead(self: &Arc<Self>, spec: &JobSpec, states: States) -> lapin::Result<()> {
+        let mut patience = Patience::new();
+        loop {
+            let began = Instant::now();
+            match lead::serve(self, spec, states.clone()).await {
+                Err(e) if self.connection.status().connected() => {
+                    tracing::warn!(job = %spec.id, error = %e, "leading the job was interrupted");
+                    patience.lived(began.elapsed());
+                    tokio::time::sleep(patience.pause()).await;
+                }
+                ended => return ended,
+            }
+        }
     }
 
     /// Starts and ends consumers as the job goes on, and keeps deliveries from getting old.
@@ -414,6 +442,7 @@ impl Session {
                     return end.flatten().map_or(Ok(Left::Over), Err);
                 }
                 _ = sweep.tick() => {
+                    consumption.collect();
                     self.sweep(run);
                     self.move_on(run, &mut consumption, &channel, parks).await?;
                 }
@@ -434,11 +463,11 @@ impl Session {
         if phase >= JobPhase::Stopping {
             run.set_stopping();
             // What waits is dropped; the leader empties the queues.
-            drop(self.lanes().clear(run));
+            abandon(&self.lanes().clear(run));
             // The queues of one that is over are going: the broker ends the consumers itself.
             if phase < JobPhase::Ended {
                 consumption.cancel().await?;
-                drop(self.lanes().clear(run));
+                abandon(&self.lanes().clear(run));
             }
         } else if takes {
             let wanted = [
@@ -504,6 +533,11 @@ impl Session {
         }
         Ok(())
     }
+}
+
+/// Tasks that are left undone.
+fn abandon((tasks, _): &(Vec<Held>, Vec<Arrived>)) {
+    tasks.iter().for_each(|held| held.token.abandon());
 }
 
 /// Gives tasks and deliveries that nobody looked into to the broker, as messages of their own.

@@ -97,7 +97,11 @@ impl Story {
                 (self.abort, self.sealed) = (None, None);
                 // Whoever read it then has read the end.
                 self.readers.clear();
+                self.by_worker.clear();
                 self.retries += 1;
+            }
+            What::Aborts(why) => {
+                self.abort.get_or_insert(why);
             }
             What::Sealed { end, totals, letters, reply_to } => {
                 self.sealed = Some(Sealed { end, totals: *totals, letters, reply_to });

@@ -19,16 +19,35 @@ use lapin::types::FieldTable;
 use lapin::{Channel, Connection};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How often a submission is looked at whether the broker takes it.
 const LOOK: Duration = Duration::from_millis(500);
+/// A leader may take so long to clear up.
+const CLEAR_UP: Duration = Duration::from_secs(20);
 /// A baton that nobody holds comes at once.
 const BATON: Duration = Duration::from_secs(2);
 /// Weight of the first tasks in one message, in bytes.
 const FIRST_BYTES: usize = 64 << 10;
-/// Numbers of messages that are posted together; more than anybody names.
-const SERIES: u64 = 1 << 40;
+/// Messages of a retry are numbered beyond this; a submission does not count so far.
+const SERIES: u64 = 1 << 61;
+
+/// Who will read along with a job.
+#[derive(Debug, Clone, Copy)]
+pub struct Reads(pub(super) u64);
+
+impl Reads {
+    /// Somebody new.
+    pub fn new() -> Self {
+        Reads(super::random())
+    }
+}
+
+impl Default for Reads {
+    fn default() -> Self {
+        Self::new()
+    }
+}
 
 /// Makes the queues of a job, posts its first tasks and tells the fleet. When it returns the job goes on without its
 /// submitter. What keeps it waiting is said. Blocks; must not be called from an async context.
@@ -39,11 +58,13 @@ pub fn submit(
     config: &AmqpConfig,
     spec: &JobSpec,
     first: impl IntoIterator<Item = Task>,
+    reader: Option<Reads>,
     say: &dyn Fn(&str),
 ) -> Result<(), AmqpError> {
     super::blocking()?.block_on(async {
         let opened = connection::open_shared(config, "submitter").await?;
-        let submitted = watched(&opened, say, put(&opened, config, spec, first.into_iter(), None)).await;
+        let putting = put(&opened, config, spec, first.into_iter(), reader, None);
+        let submitted = watched(&opened, say, putting).await;
         if submitted.is_err() {
             let mut names = topology::work_queues(spec.id);
             names.extend([topology::dead(spec.id), topology::results(spec.id), topology::lead(spec.id)]);
@@ -54,6 +75,23 @@ pub fn submit(
         connection::close(&opened).await;
         submitted
     })
+}
+
+/// Waits until whoever led the job has removed what it removes at the end.
+async fn cleared_up(connection: &Connection, config: &AmqpConfig, job: JobId) -> Result<(), AmqpError> {
+    let until = Instant::now() + CLEAR_UP;
+    let lead = topology::lead(job);
+    let ready = async || topology::ready(connection, &lead).await.map_err(|e| AmqpError::using(config, &e));
+    while ready().await?.is_some_and(|depth| depth.consumers > 0) {
+        if Instant::now() > until {
+            return Err(AmqpError::Refused {
+                broker: config.to_string(),
+                why: format!("job {job} is still being cleared up; try again in a moment"),
+            });
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+    Ok(())
 }
 
 /// Some of what failed in a job that is over.
@@ -68,7 +106,7 @@ pub struct Retry {
     /// What messages in the dead letters are about that are to be worked on again.
     pub letters: BTreeSet<Vec<u8>>,
     /// The numbers of their failures, and what those counted.
-    pub numbers: BTreeMap<Vec<u8>, (u64, Totals)>,
+    pub numbers: BTreeMap<Vec<u8>, Vec<(u64, Totals)>>,
     /// How often that was done before.
     pub before: u64,
 }
@@ -77,12 +115,19 @@ pub struct Retry {
 ///
 /// # Errors
 /// As [`submit`].
-pub fn reopen(config: &AmqpConfig, spec: &JobSpec, retry: Retry, say: &dyn Fn(&str)) -> Result<(), AmqpError> {
+pub fn reopen(
+    config: &AmqpConfig,
+    spec: &JobSpec,
+    retry: Retry,
+    reader: Option<Reads>,
+    say: &dyn Fn(&str),
+) -> Result<(), AmqpError> {
     super::blocking()?.block_on(async {
         let opened = connection::open_shared(config, "submitter").await?;
+        cleared_up(&opened, config, spec.id).await?;
         let mut retry = retry;
         let tasks = std::mem::take(&mut retry.tasks);
-        let submitted = watched(&opened, say, put(&opened, config, spec, tasks.into_iter(), Some(retry))).await;
+        let submitted = watched(&opened, say, put(&opened, config, spec, tasks.into_iter(), reader, Some(retry))).await;
         connection::close(&opened).await;
         submitted
     })
@@ -106,6 +151,7 @@ async fn put(
     config: &AmqpConfig,
     spec: &JobSpec,
     first: impl Iterator<Item = Task>,
+    reader: Option<Reads>,
     retry: Option<Retry>,
 ) -> Result<(), AmqpError> {
     let using = |e| AmqpError::using(config, &e);
@@ -117,7 +163,8 @@ async fn put(
     let channel = connection.create_channel().await.map_err(using)?;
     topology::declare_job(connection, spec.id, config.queue_type).await.map_err(using)?;
     let out = connection::confirmed_channel(connection).await.map_err(using)?;
-    let series = retry.as_ref().map_or(0, |r| r.before + 1) * SERIES;
+    // No two retries number their messages alike.
+    let series = if retry.is_some() { SERIES | super::random() >> 2 } else { 0 };
     let seal = &config.seal;
     let mut letters = Letters::default();
     if let Some(retry) = &retry {
@@ -129,7 +176,8 @@ async fn put(
     let (event, what) = match retry {
         None => (JobEvent::Submitted(Box::new(spec.clone())), What::Posted(posted)),
         Some(Retry { mut back, mut failures, numbers, .. }) => {
-            for (number, counted) in letters.found.iter().filter_map(|path| numbers.get(path)) {
+            let found: BTreeSet<_> = letters.found.iter().collect();
+            for (number, counted) in found.into_iter().filter_map(|path| numbers.get(path)).flatten() {
                 back.add(counted);
                 failures.push(*number);
             }
@@ -138,6 +186,10 @@ async fn put(
     };
     let telling = async {
         safe(joblog::record(&out, seal, spec.id, what).await?)?;
+        if let Some(Reads(reader)) = reader {
+            // However soon the job is over, its end waits for whoever follows it.
+            safe(joblog::record(&out, seal, spec.id, What::Follows(reader)).await?)?;
+        }
         let baton = seal.seal(&Baton { job: spec.id, number: 0 }).map_err(std::io::Error::other)?;
         safe(connection::publish_safely(&out, &topology::lead(spec.id), &baton).await?)?;
         letters.forget(&channel).await?;
@@ -202,23 +254,29 @@ pub(super) async fn end_unled(
     why: &str,
 ) -> lapin::Result<()> {
     let lead = topology::lead(job);
-    if topology::ready(connection, &lead).await?.is_none_or(|depth| depth.consumers > 0) {
-        return Ok(());
-    }
-    // As long as it is held here nobody else leads.
     let holding = connection.create_channel().await?;
-    let (options, none) = (BasicConsumeOptions::default(), FieldTable::default());
     let mut batons = Subscription::new(holding.clone());
-    batons.consumers.push(holding.basic_consume(lead.as_str().into(), "".into(), options, none).await?);
-    let Ok(Some(baton)) = tokio::time::timeout(BATON, batons.next()).await else { return Ok(()) };
-    baton?;
+    match topology::ready(connection, &lead).await? {
+        Some(depth) if depth.consumers > 0 => return Ok(()),
+        Some(_) => {
+            // As long as it is held here nobody else leads.
+            let (options, none) = (BasicConsumeOptions::default(), FieldTable::default());
+            batons.consumers.push(holding.basic_consume(lead.as_str().into(), "".into(), options, none).await?);
+            let Ok(Some(baton)) = tokio::time::timeout(BATON, batons.next()).await else { return Ok(()) };
+            baton?;
+        }
+        // Without its baton nobody will ever lead it.
+        None if read_jobs(connection, &config.seal).await?.get(&job).is_none_or(JobState::is_over) => return Ok(()),
+        None => {}
+    }
     let board = Arc::new(Board::new(Box::new(|_| {})));
     let mut story = Story::new(job, board);
     read_to_now(connection, config, &mut story, job).await?;
     let (seal, out) = (&config.seal, connection::confirmed_channel(connection).await?);
     let (end, totals) = (JobEnd::Cancelled(why.to_owned()), Box::new(story.board.snapshot().totals));
     let sealed = What::Sealed { end: end.clone(), totals: totals.clone(), letters: 0, reply_to: String::new() };
-    safe(joblog::record(&out, seal, job, sealed).await?)?;
+    // Its stream may be gone as well.
+    joblog::record(&out, seal, job, sealed).await?;
     joblog::append(&out, seal, &JobEvent::Finished { job, end, totals }).await?;
     let mut names = topology::work_queues(job);
     names.extend(story.parks.iter().map(|session| topology::hold(job, *session)));
@@ -287,7 +345,7 @@ async fn post_first(
 fn seal_first(seal: &Seal, job: JobId, number: u64, tasks: &[Task]) -> Result<Vec<u8>, AmqpError> {
     let origin = Origin { session: 0, number, attempt: 0 };
     let again = number > SERIES;
-    Ok(seal.seal_tasks(&TasksRef { job, origin, attempts: 0, again, tasks: tasks.iter().collect() })?)
+    Ok(seal.seal_tasks(&TasksRef { job, origin, attempts: 0, lost: 0, again, tasks: tasks.iter().collect() })?)
 }
 
 /// Reads the log of jobs from its beginning to where it ends now.
@@ -299,6 +357,7 @@ pub(super) async fn read_jobs(connection: &Connection, seal: &Seal) -> lapin::Re
         let reached = reader.has_reached(newest);
         match reader.next(if reached { END_OF_LOG } else { LOG_PATIENCE }).await? {
             Some(Next::Entry(event)) => fold(&mut jobs, event),
+            Some(Next::Passed) => {}
             Some(Next::Quiet) if reached => break,
             Some(Next::Quiet) => return Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into()),
             None => return Err(std::io::Error::from(std::io::ErrorKind::ConnectionAborted).into()),

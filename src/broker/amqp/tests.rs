@@ -84,8 +84,9 @@ struct Led {
 
 fn lead(config: &AmqpConfig, first: &Task) -> Led {
     let (id, board) = (JobId::random(), board());
-    super::submit(&self::config(), &spec(id), [first.clone()], &|_| {}).unwrap();
-    let mut follower = Follower::new(config, id, Arc::clone(&board)).unwrap();
+    let reader = super::Reads::new();
+    super::submit(&self::config(), &spec(id), [first.clone()], Some(reader), &|_| {}).unwrap();
+    let mut follower = Follower::new(config, id, reader, Arc::clone(&board)).unwrap();
     let leading = std::thread::spawn(move || follower.run(&|| false).unwrap());
     Led { id, board, leading }
 }
@@ -253,7 +254,7 @@ fn messages_that_cannot_be_understood_are_set_aside_with_a_reason() {
     let origin = Origin { session: 7, number: 1, attempt: 1 };
     let foreign = |job| {
         let tasks = vec![&root];
-        super::Seal::new(None).seal_tasks(&TasksRef { job, origin, attempts: 0, again: false, tasks }).unwrap()
+        super::Seal::new(None).seal_tasks(&TasksRef { job, origin, attempts: 0, lost: 0, again: false, tasks }).unwrap()
     };
     let mut newer = foreign(led.id);
     newer[2] = 200;
@@ -470,8 +471,9 @@ fn another_worker_leads_the_job_when_its_leader_is_gone() {
 fn a_follower_can_leave_while_the_broker_is_away_and_the_job_goes_on() {
     let proxy = Proxy::new();
     let id = JobId::random();
-    super::submit(&config(), &spec(id), [Task::root()], &|_| {}).unwrap();
-    let mut follower = Follower::new(&proxy.config, id, board()).unwrap();
+    let reader = super::Reads::new();
+    super::submit(&config(), &spec(id), [Task::root()], Some(reader), &|_| {}).unwrap();
+    let mut follower = Follower::new(&proxy.config, id, reader, board()).unwrap();
     proxy.away.store(true, SeqCst);
     proxy.cut();
     let begun = Instant::now();
@@ -481,7 +483,7 @@ fn a_follower_can_leave_while_the_broker_is_away_and_the_job_goes_on() {
     root.ticket.report(one());
     root.ticket.finish();
     let board = board();
-    assert_eq!(Follower::new(&config(), id, Arc::clone(&board)).unwrap().run(&|| false).unwrap(), COMPLETE);
+    assert_eq!(Follower::new(&config(), id, reader, Arc::clone(&board)).unwrap().run(&|| false).unwrap(), COMPLETE);
     assert_eq!(board.snapshot().totals.found, 1);
     assert!(worker.close(PATIENCE));
 }

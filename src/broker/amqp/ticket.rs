@@ -34,6 +34,7 @@ impl AmqpTicket {
         let child = |task| Held {
             task: Arc::new(task),
             attempts: 0,
+            lost: 0,
             again: held.again,
             suspect,
             token: Arc::clone(&held.token),
@@ -100,7 +101,7 @@ impl Drop for AmqpTicket {
         self.charge();
         let Some(mut held) = self.held.take() else { return };
         if held.token.run.is_over() {
-            return;
+            return held.token.abandon();
         }
         held.again = true;
         let homeless = self.lanes.put_back(vec![held]);

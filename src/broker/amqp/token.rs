@@ -6,7 +6,7 @@
 use super::messages::{Origin, Part};
 use super::run::Run;
 use crate::model::{Evidence, Queue, Report, Task, Totals};
-use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -28,6 +28,10 @@ pub(super) struct Token {
     arrived: Instant,
     begun: OnceLock<Begun>,
     posted: [AtomicU32; 3],
+    /// Some of it was left undone, since the job is being ended.
+    abandoned: AtomicBool,
+    /// It is worked on alone.
+    alone: AtomicBool,
     books: Mutex<Own>,
 }
 
@@ -87,6 +91,8 @@ impl Token {
             arrived: Instant::now(),
             begun: OnceLock::new(),
             posted: Default::default(),
+            abandoned: AtomicBool::new(false),
+            alone: AtomicBool::new(false),
             books: Mutex::default(),
         });
         run.add_token(&token);
@@ -124,6 +130,22 @@ impl Token {
         let mut place = self.place();
         (place.since, place.moving) = (Instant::now(), false);
         std::mem::replace(&mut place.tag, tag)
+    }
+
+    /// Some of it is left undone: it does not count as done.
+    pub fn abandon(&self) {
+        self.abandoned.store(true, SeqCst);
+    }
+
+    /// Nothing else that may have killed workers is worked on here meanwhile.
+    pub fn set_alone(&self) {
+        if !self.alone.swap(true, SeqCst) {
+            self.run.alone(true);
+        }
+    }
+
+    pub fn is_alone(&self) -> bool {
+        self.alone.load(SeqCst)
     }
 
     /// A message published for it is safe.
@@ -185,10 +207,13 @@ fn take_lists(report: &mut Report) -> Report {
 impl Drop for Token {
     fn drop(&mut self) {
         self.run.drop_token(self.attempt);
+        if *self.alone.get_mut() {
+            self.run.alone(false);
+        }
         let own = std::mem::take(self.books.get_mut().unwrap_or_else(PoisonError::into_inner));
         let begun = self.begun.get();
         self.run.settle(Settled {
-            origin: begun.map(|b| b.origin),
+            origin: begun.filter(|_| !self.abandoned.load(SeqCst)).map(|b| b.origin),
             attempt: self.attempt,
             counted: self.queue,
             queue: begun.map_or(self.queue, |b| b.queue),
@@ -243,6 +268,8 @@ pub(super) struct Held {
     pub task: Arc<Task>,
     /// How often it killed its actor.
     pub attempts: u32,
+    /// How many workers were lost with it.
+    pub lost: u32,
     /// Somebody may have worked on it before.
     pub again: bool,
     /// Workers died with it: it is worked on alone.

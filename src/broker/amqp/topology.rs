@@ -164,19 +164,6 @@ pub(super) async fn delete(connection: &Connection, names: Vec<String>) -> lapin
     try_join_all(deleting).await.map(drop)
 }
 
-/// Removes a queue, if nothing is left in it.
-pub(super) async fn delete_if_empty(connection: &Connection, name: String) {
-    let deleting = async {
-        let channel = connection.create_channel().await?;
-        let options = QueueDeleteOptions { if_empty: true, ..QueueDeleteOptions::default() };
-        channel.queue_delete(name.into(), options).await?;
-        channel.close(200, "done".into()).await
-    };
-    if let Err(e) = deleting.await {
-        tracing::debug!(error = %e, "what this worker had parked is left to the job's leader");
-    }
-}
-
 /// The queues in which tasks of a job may lie, without those where runs park.
 pub(super) fn work_queues(job: JobId) -> Vec<String> {
     let mut names: Vec<_> = Queue::ALL.iter().map(|q| tasks(job, *q)).collect();
