@@ -21,9 +21,12 @@ const CLOSING: Duration = Duration::from_secs(20);
 /// How often it looks whether the broker is lost for good.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
+/// A job that this node takes part in.
+type Known = (JobSpec, Arc<dyn Pass>);
+
 /// The jobs that this node takes part in.
 struct Table {
-    passes: RwLock<HashMap<JobId, (JobSpec, Arc<dyn Pass>)>>,
+    passes: RwLock<HashMap<JobId, Known>>,
     /// Where jobs may work.
     allowed: Allowed,
     /// The node's own bound, which all its jobs share.
