@@ -244,8 +244,7 @@ fn try_retry(args: &RetryArgs) -> anyhow::Result<ExitCode> {
     if chosen.whole > 0 {
         say(&format!("treehaul: {} failures cannot be tried again by themselves: run the pass again", chosen.whole));
     }
-    let mut retry = chosen.into_retry();
-    retry.before = before;
+    let retry = chosen.into_retry();
     if retry.tasks.is_empty() && retry.letters.is_empty() {
         bail!("nothing of job {id} that failed is to be tried again: see `treehaul failed {id}`");
     }

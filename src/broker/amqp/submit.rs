@@ -107,8 +107,6 @@ pub struct Retry {
     pub letters: BTreeSet<Vec<u8>>,
     /// The numbers of their failures, and what those counted.
     pub numbers: BTreeMap<Vec<u8>, Vec<(u64, Totals)>>,
-    /// How often that was done before.
-    pub before: u64,
 }
 
 /// Puts a job that is over back onto the broker, to do some of it again. Blocks.
