@@ -1,6 +1,7 @@
 //! Opening a connection, and the few calls on channels that everybody needs.
 
 use super::{AmqpConfig, AmqpError, Identity, topology};
+use crate::model::JobId;
 use futures_util::StreamExt;
 use lapin::message::Delivery;
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions};
@@ -16,7 +17,7 @@ const OPEN_PATIENCE: Duration = Duration::from_secs(15);
 const PERSISTENT: u8 = 2;
 
 /// How often what all share is declared: on a new broker several clients get in each other's way.
-const SHARED_TRIES: u32 = 8;
+const SHARED_TRIES: u32 = 24;
 /// Between two tries.
 const SHARED_PAUSE: Duration = Duration::from_millis(250);
 
@@ -34,12 +35,24 @@ pub(super) async fn open(config: &AmqpConfig, role: &str) -> Result<Connection, 
 
 /// As [`open`], to a broker that has what all jobs share.
 pub(super) async fn open_shared(config: &AmqpConfig, role: &str) -> Result<Connection, AmqpError> {
+    open_declaring(config, role, None).await
+}
+
+/// As [`open_shared`], to a broker that has the queues of a job as well.
+pub(super) async fn open_for_job(config: &AmqpConfig, role: &str, job: JobId) -> Result<Connection, AmqpError> {
+    open_declaring(config, role, Some(job)).await
+}
+
+async fn open_declaring(config: &AmqpConfig, role: &str, job: Option<JobId>) -> Result<Connection, AmqpError> {
     let mut tries = 1;
     loop {
         let connection = open(config, role).await?;
         let declared = async {
             let channel = connection.create_channel().await?;
             topology::declare_shared(&channel).await?;
+            if let Some(job) = job {
+                topology::declare_job(&connection, job, config.queue_type).await?;
+            }
             channel.close(200, "done".into()).await
         };
         let error = match declared.await {
@@ -50,7 +63,7 @@ pub(super) async fn open_shared(config: &AmqpConfig, role: &str) -> Result<Conne
         if tries >= SHARED_TRIES {
             return Err(error);
         }
-        tracing::debug!(%error, "what all share cannot be declared yet");
+        tracing::debug!(%error, "not everything can be declared yet");
         tries += 1;
         tokio::time::sleep(SHARED_PAUSE).await;
     }

@@ -23,6 +23,8 @@ use std::time::{Duration, Instant};
 
 /// How often a submission is looked at whether the broker takes it.
 const LOOK: Duration = Duration::from_millis(500);
+/// How often the log of jobs is read before that counts as impossible.
+const READ_TRIES: u32 = 6;
 /// A leader may take so long to clear up.
 const CLEAR_UP: Duration = Duration::from_secs(20);
 /// A baton that nobody holds comes at once.
@@ -62,7 +64,7 @@ pub fn submit(
     say: &dyn Fn(&str),
 ) -> Result<(), AmqpError> {
     super::blocking()?.block_on(async {
-        let opened = connection::open_shared(config, "submitter").await?;
+        let opened = connection::open_for_job(config, "submitter", spec.id).await?;
         let putting = put(&opened, config, spec, first.into_iter(), reader, None);
         let submitted = watched(&opened, say, putting).await;
         if submitted.is_err() {
@@ -123,6 +125,8 @@ pub fn reopen(
     super::blocking()?.block_on(async {
         let opened = connection::open_shared(config, "submitter").await?;
         cleared_up(&opened, config, spec.id).await?;
+        let declared = topology::declare_job(&opened, spec.id, config.queue_type).await;
+        declared.map_err(|e| AmqpError::using(config, &e))?;
         let mut retry = retry;
         let tasks = std::mem::take(&mut retry.tasks);
         let submitted = watched(&opened, say, put(&opened, config, spec, tasks.into_iter(), reader, Some(retry))).await;
@@ -159,7 +163,6 @@ async fn put(
         seal_first(&config.seal, spec.id, 1, std::slice::from_ref(task))?;
     }
     let channel = connection.create_channel().await.map_err(using)?;
-    topology::declare_job(connection, spec.id, config.queue_type).await.map_err(using)?;
     let out = connection::confirmed_channel(connection).await.map_err(using)?;
     // No two retries number their messages alike.
     let series = if retry.is_some() { SERIES | super::random() >> 2 } else { 0 };
@@ -371,9 +374,18 @@ pub(super) async fn read_jobs(connection: &Connection, seal: &Seal) -> lapin::Re
 /// Any [`AmqpError`], which names the broker and the way out.
 pub fn jobs(config: &AmqpConfig) -> Result<Vec<JobState>, AmqpError> {
     super::blocking()?.block_on(async {
-        let opened = connection::open_shared(config, "control").await?;
-        let jobs = read_jobs(&opened, &config.seal).await;
-        connection::close(&opened).await;
-        Ok(jobs.map_err(|e| AmqpError::using(config, &e))?.into_values().collect())
+        let mut tries = 1;
+        loop {
+            let opened = connection::open_shared(config, "control").await?;
+            let jobs = read_jobs(&opened, &config.seal).await.map_err(|e| AmqpError::using(config, &e));
+            connection::close(&opened).await;
+            match jobs {
+                // A stream that was just made may not be there for everybody yet.
+                Err(e) if e.is_transient() && tries < READ_TRIES => tracing::debug!(error = %e, "trying again"),
+                jobs => return Ok(jobs?.into_values().collect()),
+            }
+            tries += 1;
+            tokio::time::sleep(LOOK).await;
+        }
     })
 }
