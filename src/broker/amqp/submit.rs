@@ -70,8 +70,14 @@ pub fn submit(
         if submitted.is_err() {
             let mut names = topology::work_queues(spec.id);
             names.extend([topology::dead(spec.id), topology::results(spec.id), topology::lead(spec.id)]);
-            if let Err(e) = topology::delete(&opened, names).await {
-                tracing::debug!(error = %e, "queues of a job that was not submitted are left");
+            let removing = async {
+                topology::delete(&opened, names).await?;
+                // The log may have it all the same, only unconfirmed; then nobody is to wait for it.
+                let out = connection::confirmed_channel(&opened).await?;
+                joblog::append(&out, &config.seal, &JobEvent::Removed(spec.id)).await
+            };
+            if let Err(e) = removing.await {
+                tracing::debug!(error = %e, "something of a job that was not submitted is left");
             }
         }
         connection::close(&opened).await;
