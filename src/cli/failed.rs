@@ -4,13 +4,14 @@ use super::broker::BrokerArgs;
 use super::follow::follow_spec;
 use super::job::ShowArgs;
 use super::reach::find_job;
-use super::{print_result, refuse, report, say, start_logging};
+use super::{print_result, refuse, say, start_logging};
 use crate::broker::amqp::{self, AmqpConfig, JobState, Reads, Retry};
 use crate::exit_code::ExitCode;
 use crate::model::filter::PathGlobs;
 use crate::model::fleet::{JobEnd, JobPhase};
 use crate::model::task::{MAX_TASK_ENTRIES, Names};
 use crate::model::{Failure, Operation, Task, Totals, escaped};
+use crate::node::json::failure_json;
 use crate::node::{self, NodeError};
 use crate::pass;
 use crate::telemetry::{Board, Told};
@@ -144,7 +145,7 @@ fn try_failed(args: &FailedArgs) -> anyhow::Result<ExitCode> {
                 format!("{number}  {path}: {}: {}", failure.operation, escaped(failure.message.as_bytes()))
             }
             Format::Jsonl => {
-                let mut object = report::json(failure);
+                let mut object = failure_json(failure);
                 object["id"] = number.into();
                 object.to_string()
             }

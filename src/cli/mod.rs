@@ -15,7 +15,6 @@ mod follow;
 mod job;
 mod key;
 mod load;
-mod look;
 mod nodes;
 mod progress;
 mod reach;
@@ -36,6 +35,7 @@ mod would;
 
 use crate::exit_code::ExitCode;
 use crate::node::NodeError;
+use crate::node::json::escaped_once;
 use anyhow::Context;
 use clap::{Parser, Subcommand};
 use std::ffi::OsString;
@@ -200,11 +200,6 @@ fn refuse(error: &anyhow::Error) -> ExitCode {
         Some(e) => exit_code_of(e),
         None => ExitCode::Usage,
     }
-}
-
-/// Messages hold names that are escaped already; what is left of controls, in words from elsewhere, is taken out.
-fn escaped_once(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() && c != '\n' { char::REPLACEMENT_CHARACTER } else { c }).collect()
 }
 
 fn exit_code_of(error: &NodeError) -> ExitCode {

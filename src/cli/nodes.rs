@@ -2,15 +2,16 @@
 
 use super::control::with_refusal;
 use super::print_result;
-use super::reach::{Format, NodeArgs, ReachArgs, missing_json, table, tell_missing};
+use super::reach::{Format, NodeArgs, ReachArgs, table, tell_missing};
 use crate::broker::amqp::Answers;
 use crate::exit_code::ExitCode;
 use crate::model::escaped;
 use crate::model::fleet::{Activity, Answer, NodeInfo, Order};
 use crate::model::policy::Limits;
+use crate::node::json::{activity_json, load_of, missing_json, node_json, state_of};
 use clap::{Args, Subcommand};
 use indicatif::HumanBytes;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 /// Arguments of `ping` and `nodes`.
 #[derive(Debug, Args)]
@@ -90,21 +91,6 @@ fn infos(answers: &Answers) -> impl Iterator<Item = (String, &NodeInfo)> {
     })
 }
 
-/// What a worker is doing as a whole.
-pub fn state_of(info: &NodeInfo) -> &'static str {
-    match (info.stopping, info.paused) {
-        (true, _) => "stopping",
-        (false, true) => "paused",
-        (false, false) if info.busy == [0; 2] => "idle",
-        _ => "works",
-    }
-}
-
-/// The load of a host as it is usually written.
-pub fn load_of(info: &NodeInfo) -> String {
-    format!("{}.{:02}", info.load_milli / 1000, info.load_milli % 1000 / 10)
-}
-
 fn nodes_text(answers: &Answers) -> String {
     let head = ["NAME", "VERSION", "STATE", "DIRS", "FILES", "LOAD", "MEMORY", "JOBS"].map(str::to_owned);
     let mut rows = vec![head.to_vec()];
@@ -169,34 +155,6 @@ fn stats(name: &str, info: &NodeInfo) -> String {
     out
 }
 
-/// A worker as JSON.
-pub fn node_json(name: &str, info: &NodeInfo) -> Value {
-    let jobs = info.jobs.iter().map(|job| {
-        json!({
-            "job": job.job.to_string(),
-            "refused": job.refused.as_ref().map(|why| escaped(why.as_bytes())),
-            "unacknowledged": job.unsettled,
-            "leads": job.leads,
-        })
-    });
-    json!({
-        "node": name,
-        "version": escaped(info.version.as_bytes()),
-        "host": escaped(info.host.as_bytes()),
-        "pid": info.pid,
-        "started": info.started.sec,
-        "state": state_of(info),
-        "paused": info.paused,
-        "actors": { "dirs": info.actors[0], "files": info.actors[1] },
-        "busy": { "dirs": info.busy[0], "files": info.busy[1] },
-        "bwlimit": info.limits.bytes_per_second,
-        "ops_limit": info.limits.operations_per_second,
-        "load": f64::from(info.load_milli) / 1000.0,
-        "rss_bytes": info.rss_bytes,
-        "jobs": jobs.collect::<Vec<_>>(),
-    })
-}
-
 fn nodes_json(answers: &Answers) -> Value {
     let mut all = missing_json(answers);
     all["nodes"] = infos(answers).map(|(name, info)| node_json(&name, info)).collect();
@@ -223,18 +181,6 @@ fn tell_active(answers: &Answers, format: Format) {
         Format::Text if active.is_empty() => print_result("no actor has a task in hand"),
         Format::Text => print_result(&active_text(&active)),
     }
-}
-
-fn activity_json(name: &str, activity: &Activity) -> Value {
-    json!({
-        "node": name,
-        "actor": escaped(activity.actor.as_bytes()),
-        "job": activity.job.to_string(),
-        "task": escaped(activity.task.as_bytes()),
-        "path": escaped(&activity.path),
-        "seconds": activity.age_ms as f64 / 1000.0,
-        "bytes": activity.bytes,
-    })
 }
 
 fn active_text(active: &[(String, &Activity)]) -> String {

@@ -8,6 +8,7 @@ use crate::model::escaped;
 use crate::model::filter::NameGlobs;
 use crate::model::fleet::{Answer, Order};
 use crate::node::NodeError;
+use crate::node::json::missing_json;
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -132,20 +133,6 @@ fn done_json(answers: &Answers) -> Value {
     let mut all = missing_json(answers);
     all["answers"] = answers.answers.iter().map(one).collect();
     all
-}
-
-/// Who did not answer, or not so that it could be understood.
-pub fn missing_json(answers: &Answers) -> Value {
-    json!({ "strangers": answers.strangers.iter().map(stranger_json).collect::<Vec<_>>(), "silent": answers.silent })
-}
-
-fn stranger_json(stranger: &Stranger) -> Value {
-    json!({
-        "node": escaped(stranger.name.as_bytes()),
-        "version": escaped(stranger.version.as_bytes()),
-        "wire": stranger.wire,
-        "why": stranger.why(),
-    })
 }
 
 /// Says on stderr who is missing.

@@ -1,7 +1,7 @@
 //! The report file: every failed entry and every finding, one JSON object a line.
 
-use super::escaped_once;
-use crate::model::{Failure, Finding, escaped};
+use crate::model::escaped;
+use crate::node::json::{failure_json, finding_json};
 use crate::telemetry::{Sink, Told};
 use anyhow::Context;
 use std::fs::File;
@@ -48,7 +48,7 @@ impl ReportFile {
         let take = move |told: Told<'_>| {
             let mut state = sink.lock().unwrap_or_else(PoisonError::into_inner);
             let line = match told {
-                Told::Failure(failure) => json(failure),
+                Told::Failure(failure) => failure_json(failure),
                 Told::Finding(finding) => finding_json(finding),
                 Told::TakenBack(_) => return,
             };
@@ -69,37 +69,4 @@ impl ReportEnd {
         let done = state.error.take().map_or(flushed, Err);
         done.with_context(|| format!("cannot write the report {}", escaped(state.path.as_os_str().as_encoded_bytes())))
     }
-}
-
-/// A failure for machines. `path` is escaped; `path_bytes` is there when that is not the name itself.
-pub fn json(failure: &Failure) -> serde_json::Value {
-    with_path(
-        &failure.path,
-        serde_json::json!({
-            "operation": failure.operation.words(),
-            "errno": failure.errno,
-            "error": escaped(failure.message.as_bytes()),
-        }),
-    )
-}
-
-/// A finding for machines, as [`json`].
-pub fn finding_json(finding: &Finding) -> serde_json::Value {
-    with_path(
-        &finding.path,
-        serde_json::json!({
-            "what": finding.what,
-            "expected": escaped_once(&finding.expected),
-            "found": escaped_once(&finding.found),
-        }),
-    )
-}
-
-fn with_path(path: &[u8], mut object: serde_json::Value) -> serde_json::Value {
-    let shown = escaped(path);
-    if shown.as_bytes() != path {
-        object["path_bytes"] = path.into();
-    }
-    object["path"] = shown.into();
-    object
 }

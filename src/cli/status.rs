@@ -1,13 +1,12 @@
 //! `treehaul status`: jobs, queues and workers at one moment, or as they go on.
 
 use super::control::with_refusal;
-use super::look::{JobLook, Look};
-use super::nodes::{load_of, state_of};
 use super::reach::{Format, NodeArgs, ReachArgs, table, tell_missing};
 use super::{print_result, watch};
 use crate::exit_code::ExitCode;
 use crate::model::{Queue, escaped};
-use crate::node::NodeError;
+use crate::node::json::{load_of, state_of};
+use crate::node::{JobLook, Look, NodeError};
 use clap::Args;
 use indicatif::{HumanBytes, HumanCount};
 

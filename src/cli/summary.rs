@@ -1,10 +1,10 @@
 //! What is said at the end.
 
 use super::job::Tell;
-use super::report;
 use crate::exit_code::ExitCode;
 use crate::model::{JobSpec, Totals, escaped};
 use crate::node::Ended;
+use crate::node::json::{failure_json, finding_json};
 use crate::telemetry::Snapshot;
 use indicatif::{HumanBytes, HumanCount, HumanDuration};
 use std::fmt::Write as _;
@@ -68,8 +68,8 @@ pub fn json(f: &Finished<'_>) -> serde_json::Value {
         "reason": if let Ended::Aborted(why) = f.ended { Some(escaped(why.as_bytes())) } else { None },
         "elapsed_seconds": f.snapshot.elapsed.as_secs_f64(),
         "totals": totals,
-        "findings": f.snapshot.findings.iter().map(report::finding_json).collect::<Vec<_>>(),
-        "failures": f.snapshot.failures.iter().map(report::json).collect::<Vec<_>>(),
+        "findings": f.snapshot.findings.iter().map(finding_json).collect::<Vec<_>>(),
+        "failures": f.snapshot.failures.iter().map(failure_json).collect::<Vec<_>>(),
         "notes": f.snapshot.notes,
     })
 }

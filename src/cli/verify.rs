@@ -1,14 +1,13 @@
 //! `treehaul verify`.
 
 use super::certificate::{Certificate, Destination};
-use super::escaped_once;
 use super::filter::FilterArgs;
 use super::job::{FidelityArgs, JobArgs, Order, Tell};
 use super::load::LoadArgs;
-use super::report;
 use super::summary::{self, Finished};
 use crate::exit_code::ExitCode;
 use crate::model::{Policy, escaped};
+use crate::node::json::{escaped_once, finding_json};
 use anyhow::Context;
 use clap::Args;
 use indicatif::{HumanBytes, HumanCount};
@@ -153,7 +152,7 @@ fn json(f: &Finished<'_>, written: Option<&Result<(), String>>) -> serde_json::V
         "certain": !f.snapshot.uncertain,
     });
     object["differences"] = serde_json::json!(f.snapshot.kinds);
-    object["findings"] = f.snapshot.findings.iter().map(report::finding_json).collect();
+    object["findings"] = f.snapshot.findings.iter().map(finding_json).collect();
     if let Some(written) = written {
         object["certificate"] = written.is_ok().into();
         object["certificate_reason"] = written.as_ref().err().map(|why| escaped(why.as_bytes())).into();

@@ -7,10 +7,10 @@ mod picture;
 mod render;
 
 use self::picture::{Looks, Picture};
-use super::look::Look;
 use crate::broker::amqp::{AmqpConfig, AmqpError, Office};
 use crate::exit_code::ExitCode;
 use crate::model::JobId;
+use crate::node::Look;
 use crate::node::NodeError;
 use anyhow::Context;
 use ratatui::DefaultTerminal;

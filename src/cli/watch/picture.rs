@@ -2,12 +2,12 @@
 //!
 //! Invariant: every text in a [`Picture`] is escaped.
 
-use super::super::look::{JobLook, Look};
-use super::super::nodes::{load_of, state_of};
 use super::super::reach::{silent_text, stranger_text};
 use super::super::status::{failure_text, progress_text, queues_text};
 use crate::model::fleet::NodeInfo;
 use crate::model::{JobId, Totals, escaped};
+use crate::node::json::{load_of, state_of};
+use crate::node::{JobLook, Look};
 use indicatif::{HumanBytes, HumanCount, HumanDuration};
 use std::collections::HashMap;
 use std::time::{Duration, Instant};

@@ -1,6 +1,6 @@
 //! One look at a whole fleet: jobs, their queues, workers.
 
-use super::reach::missing_json;
+use super::json::{failure_json, missing_json, node_json};
 use crate::broker::amqp::{AmqpError, Answers, JobState, Office, QueueDepth};
 use crate::model::fleet::{Answer, JobEnd, JobPhase, JobProgress, NodeInfo, Order};
 use crate::model::{JobId, escaped};
@@ -73,7 +73,7 @@ impl Look {
     pub fn json(&self) -> Value {
         let mut all = missing_json(&self.answers);
         all["jobs"] = self.jobs.iter().map(JobLook::json).collect();
-        let nodes = self.nodes.iter().map(|(name, info)| super::nodes::node_json(&escaped(name.as_bytes()), info));
+        let nodes = self.nodes.iter().map(|(name, info)| node_json(&escaped(name.as_bytes()), info));
         all["nodes"] = nodes.collect();
         all
     }
@@ -167,7 +167,7 @@ impl JobLook {
             "walk_over": progress.map(|p| p.walk_over),
             "elapsed_seconds": progress.map(|p| p.elapsed_ms as f64 / 1000.0),
             "notes": progress.map(|p| texts(&p.notes)),
-            "failures": progress.map(|p| p.failures.iter().map(super::report::json).collect::<Vec<_>>()),
+            "failures": progress.map(|p| p.failures.iter().map(failure_json).collect::<Vec<_>>()),
         })
     }
 }
