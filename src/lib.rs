@@ -5,6 +5,7 @@
 //! | module | what it holds |
 //! |---|---|
 //! | [`cli`] | arguments, rendering, exit codes; no I/O on trees |
+//! | [`web`] | what is served over HTTP: a page, health, metrics |
 //! | [`node`] | the composition root: opens roots and broker, wires and stops actors |
 //! | [`actor`] | thin actix shells: pools of dir actors and file actors |
 //! | [`pass`] | the work itself, free of actix |
@@ -20,3 +21,4 @@ pub mod model;
 pub mod node;
 pub mod pass;
 pub mod telemetry;
+pub mod web;

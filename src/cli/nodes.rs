@@ -210,7 +210,7 @@ mod tests {
         let evil = "\x1b[2J\u{202e}";
         let mut info = NodeInfo { version: evil.into(), host: evil.into(), ..NodeInfo::default() };
         let refused = Some(evil.to_owned());
-        info.jobs.push(NodeJob { job: JobId::random(), refused, unsettled: 0, leads: false });
+        info.jobs.push(NodeJob { job: JobId::random(), refused, unsettled: 0, leads: false, target: None });
         let activity = Activity {
             actor: evil.into(),
             job: JobId::random(),

@@ -1,5 +1,6 @@
 //! What is asked of workers, and what they say of themselves: the words between a fleet and whoever controls it.
 
+use super::latency::{Call, Histogram};
 use super::policy::Limits;
 use super::{Failure, JobId, Timestamp, Totals};
 use serde::{Deserialize, Serialize};
@@ -42,6 +43,8 @@ pub enum Order {
     },
     /// How the jobs stand that this worker leads: [`Answer::Leading`].
     Leading,
+    /// How long calls on filesystems took: [`Answer::Latencies`].
+    Latencies,
 }
 
 /// What a worker says to an [`Order`]. Only ever add variants at the end.
@@ -57,6 +60,30 @@ pub enum Answer {
     Active(Vec<Activity>),
     /// How the jobs stand that it leads.
     Leading(Vec<JobProgress>),
+    /// How long its calls took since it began; nothing of a node that does not time them.
+    Latencies(Vec<JobLatencies>),
+}
+
+/// How long calls of a job took on a node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobLatencies {
+    /// The job.
+    pub job: JobId,
+    /// By call; those that nobody made are not named.
+    pub calls: Vec<(Call, Histogram)>,
+}
+
+/// How much a filesystem holds and can still take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Space {
+    /// Its size, in bytes.
+    pub bytes: u64,
+    /// What a user without privileges could still write, in bytes.
+    pub free_bytes: u64,
+    /// Inodes that it has; 0 where it does not count them.
+    pub inodes: u64,
+    /// Inodes that are free.
+    pub free_inodes: u64,
 }
 
 /// A worker, as it describes itself.
@@ -84,6 +111,10 @@ pub struct NodeInfo {
     pub load_milli: u32,
     /// Memory that the process holds, in bytes.
     pub rss_bytes: u64,
+    /// How long tasks that were taken lately had waited since they were posted, on average, in microseconds.
+    pub queue_wait_us: u64,
+    /// The broker takes no messages from it: it has an alarm.
+    pub blocked: bool,
     /// How it stands with each job that it knows.
     pub jobs: Vec<NodeJob>,
 }
@@ -99,6 +130,8 @@ pub struct NodeJob {
     pub unsettled: u64,
     /// It leads the job.
     pub leads: bool,
+    /// How full the target is, where that can be said.
+    pub target: Option<Space>,
 }
 
 /// What an actor does.

@@ -8,6 +8,7 @@ pub mod filter;
 pub mod fingerprint;
 pub mod fleet;
 pub mod job;
+pub mod latency;
 pub mod metadata;
 pub mod outcome;
 pub mod path;

@@ -93,6 +93,7 @@ impl Desk {
             Order::Stop { now: true } => Answer::Done("ends at once".to_owned()),
             Order::Stop { now: false } => Answer::Done("finishes what is in hand, and ends".to_owned()),
             Order::Leading => Answer::Refused("the broker answers that".to_owned()),
+            Order::Latencies => Answer::Latencies(Vec::new()),
         }
     }
 
@@ -151,6 +152,8 @@ impl Desk {
             limits: self.limiter.limits(),
             load_milli: load_milli().unwrap_or(0),
             rss_bytes: rss_bytes().unwrap_or(0),
+            queue_wait_us: 0,
+            blocked: false,
             jobs: Vec::new(),
         }
     }

@@ -1,6 +1,7 @@
 //! What is happening, for people and machines. Never decides anything: with telemetry gone, no job is wrong.
 
 mod board;
+pub mod counts;
 mod ledger;
 mod partitions;
 

@@ -4,8 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// From left to right; modules of one place do not know each other.
-const ORDER: [&[&str]; 7] =
-    [&["main"], &["cli"], &["node"], &["actor"], &["pass"], &["fs", "broker", "telemetry"], &["model"]];
+const ORDER: [&[&str]; 8] =
+    [&["main"], &["cli"], &["web"], &["node"], &["actor"], &["pass"], &["fs", "broker", "telemetry"], &["model"]];
 /// Arrows that are allowed within a place.
 const BESIDE: [(&str, &str); 1] = [("broker", "telemetry")];
 /// What everybody may import, and what imports nothing.

@@ -500,7 +500,7 @@ impl Session {
                 Some(Err(why)) => (0, Some(why.clone())),
                 None => (0, None),
             };
-            all.push(NodeJob { job: *job, refused, unsettled, leads: self.core.leads(*job) });
+            all.push(NodeJob { job: *job, refused, unsettled, leads: self.core.leads(*job), target: None });
         }
         all.sort_by_key(|known| known.job);
         all

@@ -285,7 +285,7 @@ pub mod tests {
     /// Everything that comes from elsewhere is hostile.
     pub fn hostile() -> Look {
         let id = JobId::random();
-        let refused = NodeJob { job: id, refused: Some(EVIL.into()), unsettled: 0, leads: false };
+        let refused = NodeJob { job: id, refused: Some(EVIL.into()), unsettled: 0, leads: false, target: None };
         let info = NodeInfo { version: EVIL.into(), host: EVIL.into(), jobs: vec![refused], ..NodeInfo::default() };
         let stranger = Stranger { name: EVIL.into(), version: EVIL.into(), wire: 9, key: true, clock: true };
         let answers = Answers { strangers: vec![stranger], silent: 1, ..Answers::default() };
