@@ -17,14 +17,20 @@ use lapin::options::{BasicConsumeOptions, BasicPublishOptions};
 use lapin::types::FieldTable;
 use lapin::{BasicProperties, Channel, Connection, Consumer};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 
 /// Answers to messages that cannot be read go to mailboxes with such names alone.
 const MAILBOXES: &str = "treehaul.replies.";
 
+/// How long the broker may take to take an answer before the order is followed without it.
+const SAYING: Duration = Duration::from_secs(2);
+
 /// The control queue of one connection.
 pub(super) struct Ear {
     channel: Channel,
+    /// Confirmed: a worker may be gone right after what it says here.
+    words: Channel,
     consumer: Consumer,
     /// It lets the broker count this worker.
     _present: Option<Consumer>,
@@ -41,16 +47,17 @@ impl Ear {
         topology::declare_mailbox(&channel, &name, true).await?;
         let options = BasicConsumeOptions { no_ack: true, ..BasicConsumeOptions::default() };
         let consumer = channel.basic_consume(name.into(), "".into(), options, FieldTable::default()).await?;
-        Ok(Ear { channel, consumer, _present: present })
+        let words = connection::confirmed_channel(connection).await?;
+        Ok(Ear { channel, words, consumer, _present: present })
     }
 
     /// Answers until the connection fails.
     pub async fn serve(mut self, session: &Arc<Session>) -> lapin::Result<()> {
         let (orders, inbox) = mpsc::unbounded_channel();
-        let channel = self.channel.clone();
+        let words = self.words.clone();
         tokio::select! {
             ended = self.listen(session, &orders) => ended,
-            ended = obey(session, &channel, inbox) => ended,
+            ended = obey(session, &words, inbox) => ended,
         }
     }
 
@@ -106,8 +113,14 @@ async fn reply(channel: &Channel, mailbox: &str, body: &[u8]) -> lapin::Result<(
     channel.basic_publish("".into(), mailbox.into(), options, body, properties).await.map(drop)
 }
 
+/// As [`reply`], and the broker has it.
+async fn say(words: &Channel, mailbox: &str, body: &[u8]) -> lapin::Result<()> {
+    let (options, properties) = (BasicPublishOptions::default(), BasicProperties::default());
+    words.basic_publish("".into(), mailbox.into(), options, body, properties).await?.await.map(drop)
+}
+
 /// Does what is ordered, one order after the other.
-async fn obey(session: &Arc<Session>, channel: &Channel, mut inbox: UnboundedReceiver<Errand>) -> lapin::Result<()> {
+async fn obey(session: &Arc<Session>, words: &Channel, mut inbox: UnboundedReceiver<Errand>) -> lapin::Result<()> {
     while let Some(Errand { nodes, order, reply_to, id }) = inbox.recv().await {
         let worker = session.worker_name().to_owned();
         let meant = NameGlobs::new(&nodes).is_ok_and(|globs| globs.matches(&worker));
@@ -117,7 +130,12 @@ async fn obey(session: &Arc<Session>, channel: &Channel, mut inbox: UnboundedRec
             let answer = Some(Answer::Refused(format!("the answer cannot be sent: {e}")));
             session.seal().seal(&Word { answer, ..word })
         });
-        reply(channel, &reply_to, &body.map_err(std::io::Error::other)?).await?;
+        let body = body.map_err(std::io::Error::other)?;
+        let said = say(words, &reply_to, &body);
+        // A broker with an alarm takes no word; the order holds all the same.
+        if let Ok(said) = tokio::time::timeout(SAYING, said).await {
+            said?;
+        }
         if meant {
             let gate = Arc::clone(&session.core().gate);
             if let Err(error) = tokio::task::spawn_blocking(move || gate.answered(&order)).await {

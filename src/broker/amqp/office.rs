@@ -138,12 +138,13 @@ impl Office {
         let properties = BasicProperties::default().with_reply_to(self.mailbox.as_str().into());
         // Mandatory: without any worker it comes back at once.
         let options = BasicPublishOptions { mandatory: true, immediate: false };
+        let before = self.workers().await;
         let sent = self.out.basic_publish(topology::CONTROL.into(), "".into(), options, body, properties).await?;
         if connection::published(&sent.await?)? == Published::NoQueue {
             return Ok(Answers::default());
         }
-        // Afterwards: whoever hears the question is counted by now.
-        let known = self.workers().await;
+        // Afterwards: whoever hears the question is counted by now. Before: who is told to stop is gone by now.
+        let known = before.zip(self.workers().await).map(|(before, after)| before.max(after));
         let mut heard = Heard { id, known, ..Heard::default() };
         let end = Instant::now() + patience;
         while !heard.is_all() {
