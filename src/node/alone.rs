@@ -44,6 +44,7 @@ pub fn run_alone(
         let (port, meters) = (Arc::new(Arc::clone(&broker)) as Arc<dyn Broker>, stats.meters.clone());
         let pools = Pools::start(sizes, &port, &jobs, meters.as_ref());
         let (rosters, in_hand) = (pools.rosters.clone(), Arc::downgrade(&broker));
+        // What waits here is not clocked.
         let look = move || Gauges {
             in_flight: in_hand.upgrade().map_or(0, |broker| broker.in_flight()),
             ..stats::gauges(&rosters, &spaces)

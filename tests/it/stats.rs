@@ -246,6 +246,7 @@ fn a_worker_tells_what_it_moves_how_long_tasks_wait_and_how_full_the_target_is()
     fs::write(source.join("large"), vec![7; 48 << 20]).unwrap();
     (0..4).for_each(|i| fs::write(source.join(format!("f{i}")), vec![i; 4 << 20]).unwrap());
     let _worker = host.worker_with("slow", &["--bwlimit", "8M", "--file-actors", "2"]);
+    until("a worker", || (run(treehaul().args(["ping", "--broker", &host.url])).code == 0).then_some(()));
     let mut job = host.copy(&source, &target);
     let job = job.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it starts");
     let mut seen = 0;

@@ -372,3 +372,117 @@ impl NewEntry for Metered<dyn NewEntry> {
         timed(&watch, Call::Publish, || inner.publish(replace))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::{Options, Side, open};
+    use super::*;
+    use crate::model::latency::Histogram;
+    use crate::model::{JobId, Kind};
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+
+    const PAUSE: Duration = Duration::from_millis(20);
+
+    fn metered_root(root: &[u8], side: Side, timings: &Arc<Timings>) -> Box<dyn Dir> {
+        let fs = open(root, side, &Options { job: JobId::random() }).unwrap_or_else(|e| panic!("{e}"));
+        metered(fs, Some(timings)).open_dir(&RelPath::root()).unwrap()
+    }
+
+    fn of(timings: &Timings, call: Call) -> Histogram {
+        timings.read().into_iter().find(|(one, _)| *one == call).map(|(_, times)| times).unwrap_or_default()
+    }
+
+    #[test]
+    fn what_a_call_waits_for_others_is_not_its_time_and_bytes_count_once() {
+        let timings = Timings::new();
+        let source = metered_root(b"synth://?entries=8&depth=1&size=100000", Side::Source, &timings);
+        let target = metered_root(b"null://", Side::Target, &timings);
+        let mut files = Vec::new();
+        let mut listed = 0;
+        let list = source.list(&mut |entry| {
+            std::thread::sleep(PAUSE); // the work that is meant
+            listed += 1;
+            files.push(entry.name.to_vec());
+        });
+        list.unwrap();
+        files.retain(|name| source.stat(name).unwrap().kind == Kind::File);
+        let times = of(&timings, Call::List);
+        assert!(listed > 2 && times.count() == 1 && times.sum_ns < (listed * PAUSE).as_nanos() as u64 / 2, "{times:?}");
+
+        let before = odometer().load(Relaxed);
+        let file = source.open_file(&files[0]).unwrap();
+        let mut new = target.create(b"new", New::File, false).unwrap();
+        let pieces = Cell::new(0);
+        let written = |_| {
+            std::thread::sleep(PAUSE); // the limit that is meant
+            pieces.set(pieces.get() + 1);
+        };
+        let filled = new.fill_from(file.as_ref(), true, &written).unwrap();
+        let times = of(&timings, Call::Write);
+        assert_eq!((times.count(), filled, odometer().load(Relaxed) - before), (1, 100_000, 100_000));
+        assert!(of(&timings, Call::Read).count() >= u64::from(pieces.get()) && pieces.get() > 0);
+        assert!(times.sum_ns < (pieces.get() * PAUSE).as_nanos() as u64, "{times:?}");
+        // Reading alone counts as well.
+        let mut buffer = [0; 5000];
+        assert_eq!(file.read_at(0, &mut buffer), Ok(5000));
+        assert_eq!(odometer().load(Relaxed) - before, 105_000);
+    }
+
+    #[test]
+    fn links_are_made_as_without_the_layer_and_each_call_counts_as_what_it_is() {
+        let (dir, timings) = (tempfile::tempdir().unwrap(), Timings::new());
+        let path = dir.path().as_os_str().as_encoded_bytes();
+        let root = metered_root(path, Side::Target, &timings);
+        let source = metered_root(path, Side::Source, &timings);
+        root.make_dir(b"d").unwrap();
+        let below = root.open_dir(b"d").unwrap();
+        std::fs::write(dir.path().join("from"), "data").unwrap();
+        let mut new = root.create(b"f", New::File, false).unwrap();
+        new.fill_from(source.open_file(b"from").unwrap().as_ref(), true, &|_| ()).unwrap();
+        new.set_mode(0o640).unwrap();
+        new.seal().unwrap();
+        new.publish(false).unwrap();
+        below.link(b"g", root.as_ref(), b"f", false).unwrap();
+        below.move_to(b"g", root.as_ref(), b"h").unwrap();
+        root.unlink(b"h").unwrap();
+        assert!(root.remove_empty_dir(b"d").unwrap());
+        assert_eq!(std::fs::read(dir.path().join("f")).unwrap(), b"data");
+        let counted: Vec<_> = timings.read().into_iter().map(|(call, times)| (call.word(), times.count())).collect();
+        let want = [
+            ("opendir", 3),
+            ("open", 1),
+            ("write", 1),
+            ("mkdir", 1),
+            ("create", 1),
+            ("close", 1),
+            ("publish", 1),
+            ("link", 1),
+            ("rename", 1),
+            ("unlink", 1),
+            ("rmdir", 1),
+            ("chmod", 1),
+        ];
+        assert_eq!(counted, want);
+    }
+
+    #[test]
+    fn writing_that_panics_is_over() {
+        let timings = Timings::new();
+        let source = metered_root(b"synth://?entries=8&depth=1&size=1000", Side::Source, &timings);
+        let target = metered_root(b"null://", Side::Target, &timings);
+        let mut name = Vec::new();
+        source.list(&mut |entry| name = entry.name.to_vec()).unwrap();
+        let file = source.open_file(&name);
+        let Ok(file) = file else { panic!("{name:?} is no file") };
+        let mut new = target.create(b"new", New::File, false).unwrap();
+        let fill = AssertUnwindSafe(|| new.fill_from(file.as_ref(), true, &|_| panic!("as it may")));
+        assert!(catch_unwind(fill).is_err());
+        assert_eq!(NOT_WRITING.get(), None);
+    }
+
+    #[test]
+    fn without_timings_there_is_no_layer() {
+        let fs = open(b"null://", Side::Target, &Options { job: JobId::random() }).unwrap();
+        assert!(Arc::ptr_eq(&metered(Arc::clone(&fs), None), &fs));
+    }
+}
