@@ -6,6 +6,7 @@
 use super::worker::{TaskActor, Work};
 use super::{Jobs, Roster};
 use crate::broker::{Broker, Pool};
+use crate::telemetry::Meters;
 use actix::prelude::*;
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -22,6 +23,7 @@ pub struct PoolSupervisor {
     broker: Arc<dyn Broker>,
     jobs: Arc<dyn Jobs>,
     roster: Arc<Roster>,
+    meters: Option<Arc<Meters>>,
     wanted: usize,
     next_id: u64,
     at_work: BTreeMap<u64, Member>,
@@ -55,19 +57,22 @@ pub(super) struct Gone {
 }
 
 impl PoolSupervisor {
-    /// Starts a pool of `wanted` actors in the current actix system; who asks finds them in the roster.
+    /// Starts a pool of `wanted` actors in the current actix system; who asks finds them in the roster, and what they
+    /// count in the meters.
     pub fn start_pool(
         pool: Pool,
         wanted: usize,
         broker: Arc<dyn Broker>,
         jobs: Arc<dyn Jobs>,
         roster: Arc<Roster>,
+        meters: Option<Arc<Meters>>,
     ) -> Addr<Self> {
         let supervisor = PoolSupervisor {
             pool,
             broker,
             jobs,
             roster,
+            meters,
             wanted: wanted.min(MAX_ACTORS),
             next_id: 0,
             at_work: BTreeMap::new(),
@@ -102,6 +107,7 @@ impl PoolSupervisor {
         let retire = Arc::new(AtomicBool::new(false));
         let (pool, broker, jobs) = (self.pool, Arc::clone(&self.broker), Arc::clone(&self.jobs));
         let (flag, supervisor, roster) = (Arc::clone(&retire), ctx.address(), Arc::clone(&self.roster));
+        let meters = self.meters.clone();
         // It panics where there is no thread.
         let started = catch_unwind(AssertUnwindSafe(|| {
             SyncArbiter::start_with_thread_builder(
@@ -113,6 +119,7 @@ impl PoolSupervisor {
                     broker: Arc::clone(&broker),
                     jobs: Arc::clone(&jobs),
                     roster: Arc::clone(&roster),
+                    meters: meters.clone(),
                     retire: Arc::clone(&flag),
                     supervisor: supervisor.clone(),
                 },
@@ -179,8 +186,9 @@ impl Handler<Gone> for PoolSupervisor {
 mod tests {
     use super::*;
     use crate::broker::{Delivery, Stopped, Ticket};
-    use crate::model::{JobId, Queue, Report, Task};
+    use crate::model::{JobId, Queue, Report, Task, Totals};
     use crate::pass::{Pass, Run};
+    use crate::telemetry::counts::COUNTERS;
     use std::sync::Mutex;
     use std::sync::atomic::AtomicUsize;
     use std::time::Duration;
@@ -223,7 +231,7 @@ mod tests {
             Some(Delivery {
                 job: JobId::random(),
                 task: Arc::new(Task::root()),
-                redelivered: false,
+                redelivered: left.is_multiple_of(2),
                 ticket: Box::new(ticket),
             })
         }
@@ -232,8 +240,10 @@ mod tests {
     struct Panics(AtomicUsize);
 
     impl Pass for Panics {
-        fn run(&self, _: &Task, _: &mut Run<'_>) -> Result<(), Stopped> {
+        fn run(&self, _: &Task, run: &mut Run<'_>) -> Result<(), Stopped> {
             assert!(self.0.fetch_add(1, Ordering::SeqCst) >= 3, "one of the first three");
+            run.ticket.report(Report { totals: Totals { copied: 1, ..Totals::default() }, ..Report::default() });
+            run.report.totals.files = 1;
             Ok(())
         }
         fn mark(&self) -> Result<(), crate::fs::FsError> {
@@ -259,6 +269,7 @@ mod tests {
             given_back: Arc::clone(&given_back),
         });
         let roster = Roster::new(Pool::Files);
+        let meters = Meters::new();
         System::new().block_on(async {
             let jobs = Arc::new(One(Arc::new(Panics(AtomicUsize::new(0)))));
             let pool = PoolSupervisor::start_pool(
@@ -267,6 +278,7 @@ mod tests {
                 Arc::clone(&source) as Arc<dyn Broker>,
                 jobs,
                 Arc::clone(&roster),
+                Some(Arc::clone(&meters)),
             );
             for wanted in [16, 1, 8] {
                 pool.send(Resize(wanted)).await.unwrap();
@@ -278,5 +290,12 @@ mod tests {
         });
         assert_eq!((finished.load(Ordering::SeqCst), given_back.load(Ordering::SeqCst)), (497, 3));
         assert_eq!(roster.count(), (0, 0), "who is gone is in no roster");
+        let counts = meters.drain().actors;
+        let sum = |key: &str| -> u64 {
+            let at = COUNTERS.iter().position(|counter| counter.key == key).unwrap();
+            counts.iter().map(|actor| actor.values[at]).sum()
+        };
+        // Each task reports on its way and at its end; those that panicked had told nothing.
+        assert_eq!(["tasks", "panicked", "retried", "copied", "files"].map(sum), [500, 3, 250, 497, 497]);
     }
 }

@@ -4,9 +4,11 @@
 //! written down before somebody asks.
 
 use crate::broker::Pool;
+use crate::fs::layers::metered;
 use crate::model::fleet::Activity;
 use crate::model::{JobId, Task};
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -18,19 +20,29 @@ pub struct Roster {
 }
 
 /// One actor's place.
-#[derive(Debug, Default)]
-struct Slot(Mutex<Option<Doing>>);
+#[derive(Debug)]
+struct Slot {
+    doing: Mutex<Option<Doing>>,
+    /// Bytes that its thread moved since it began.
+    moved: Arc<AtomicU64>,
+}
 
 #[derive(Debug, Clone)]
 struct Doing {
     job: JobId,
     task: Arc<Task>,
     since: Instant,
+    /// What the thread had moved when it began with the task.
+    moved_before: u64,
 }
 
 impl Slot {
     fn lock(&self) -> MutexGuard<'_, Option<Doing>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.doing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn moved(&self) -> u64 {
+        self.moved.load(Ordering::Relaxed)
     }
 }
 
@@ -44,9 +56,9 @@ impl Roster {
         self.slots.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// An actor joins; its place is free again when what comes back is dropped.
+    /// An actor joins, on its own thread; its place is free again when what comes back is dropped.
     pub(super) fn join(self: &Arc<Self>, id: u64) -> Place {
-        let slot = Arc::<Slot>::default();
+        let slot = Arc::new(Slot { doing: Mutex::default(), moved: metered::odometer() });
         self.slots().insert(id, Arc::clone(&slot));
         Place { id, slot, roster: Arc::clone(self) }
     }
@@ -61,14 +73,18 @@ impl Roster {
     /// What those do that have a task in hand.
     pub fn active(&self) -> Vec<Activity> {
         let slots: Vec<_> = self.slots().iter().map(|(id, slot)| (*id, Arc::clone(slot))).collect();
-        slots.into_iter().filter_map(|(id, slot)| self.activity(id, slot.lock().clone()?)).collect()
+        slots.into_iter().filter_map(|(id, slot)| self.activity(id, &slot)).collect()
     }
 
-    fn activity(&self, id: u64, doing: Doing) -> Option<Activity> {
-        let Doing { job, task, since } = doing;
+    fn activity(&self, id: u64, slot: &Slot) -> Option<Activity> {
+        let doing = slot.lock();
+        let Doing { job, task, since, moved_before } = doing.clone()?;
+        // It cannot go on to another task meanwhile.
+        let bytes = slot.moved().wrapping_sub(moved_before);
+        drop(doing);
         let age_ms = u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX);
         let (actor, path) = (format!("{}-{id}", self.pool.noun()), place_of(&task));
-        Some(Activity { actor, job, task: task.noun().to_owned(), path, age_ms, bytes: 0 })
+        Some(Activity { actor, job, task: task.noun().to_owned(), path, age_ms, bytes })
     }
 }
 
@@ -103,7 +119,8 @@ pub(super) struct Place {
 impl Place {
     /// The actor has a task in hand until what comes back is dropped.
     pub fn begin(&self, job: JobId, task: &Arc<Task>) -> Busy<'_> {
-        *self.slot.lock() = Some(Doing { job, task: Arc::clone(task), since: Instant::now() });
+        let (task, since, moved_before) = (Arc::clone(task), Instant::now(), self.slot.moved());
+        *self.slot.lock() = Some(Doing { job, task, since, moved_before });
         Busy(&self.slot)
     }
 }

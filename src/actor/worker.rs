@@ -3,9 +3,10 @@
 use super::pool::{Gone, PoolSupervisor};
 use super::roster::Place;
 use super::{Jobs, Roster};
-use crate::broker::{Broker, Delivery, Pool};
-use crate::model::escaped;
+use crate::broker::{Broker, Delivery, Pool, Stopped, Ticket};
+use crate::model::{Queue, Report, Task, escaped};
 use crate::pass::Run;
+use crate::telemetry::{ActorMeter, Counter, Meters};
 use actix::prelude::*;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -22,6 +23,7 @@ pub(super) struct TaskActor {
     pub(super) broker: Arc<dyn Broker>,
     pub(super) jobs: Arc<dyn Jobs>,
     pub(super) roster: Arc<Roster>,
+    pub(super) meters: Option<Arc<Meters>>,
     pub(super) retire: Arc<AtomicBool>,
     pub(super) supervisor: Addr<PoolSupervisor>,
 }
@@ -58,9 +60,13 @@ impl Handler<Work> for TaskActor {
         let mut farewell = Farewell { actor: self, panicked: true };
         // Given up before the pool hears of the end.
         let place = self.roster.join(self.id);
+        let mut meter = Meters::join(self.meters.as_ref(), self.pool.noun(), self.id);
         while !self.retire.load(Ordering::Relaxed) {
-            let Some(delivery) = self.broker.take(self.pool, PATIENCE) else { continue };
-            if !self.run(delivery, &place) {
+            let Some(delivery) = self.broker.take(self.pool, PATIENCE) else {
+                meter.rest();
+                continue;
+            };
+            if !self.run(delivery, &place, &mut meter) {
                 return; // a fresh thread takes over
             }
         }
@@ -70,20 +76,22 @@ impl Handler<Work> for TaskActor {
 
 impl TaskActor {
     /// False if the task panicked.
-    fn run(&self, delivery: Delivery, place: &Place) -> bool {
+    fn run(&self, delivery: Delivery, place: &Place, meter: &mut ActorMeter) -> bool {
         let Delivery { job, task, redelivered, mut ticket } = delivery;
         let Some(pass) = self.jobs.pass(job) else {
             return true; // dropping the ticket gives the task back
         };
         let _busy = place.begin(job, &task);
         tracing::debug!(%job, task = task.noun(), directory = escaped(task.directory().as_bytes()), redelivered, "begins");
-        let mut run = Run::new(ticket.as_mut(), redelivered);
+        let counter = meter.begin(job, redelivered);
+        let mut counted = Counted { ticket: ticket.as_mut(), counter: &counter };
+        let mut run = Run::new(&mut counted, redelivered);
         let outcome = catch_unwind(AssertUnwindSafe(|| pass.run(&task, &mut run)));
         let report = run.report;
         match outcome {
             Ok(done) => {
                 if !report.is_empty() {
-                    ticket.report(report);
+                    counted.report(report);
                 }
                 if done.is_ok() {
                     ticket.finish();
@@ -92,12 +100,38 @@ impl TaskActor {
             }
             Err(panic) => {
                 let why = panic_text(panic.as_ref());
+                counter.panicked();
                 tracing::error!(job = %job, pool = self.pool.noun(), why, "a task panicked its actor");
                 ticket.give_back(&format!("the actor panicked: {why}"));
                 false
             }
         }
     }
+}
+
+/// Counts what a task reports. Its own ticket is settled by its actor.
+struct Counted<'a> {
+    ticket: &'a mut dyn Ticket,
+    counter: &'a Counter,
+}
+
+impl Ticket for Counted<'_> {
+    fn post(&mut self, task: Task) -> Result<(), Stopped> {
+        self.ticket.post(task)
+    }
+
+    fn is_hungry(&self, queue: Queue) -> bool {
+        self.ticket.is_hungry(queue)
+    }
+
+    fn report(&mut self, report: Report) {
+        self.counter.reported(&report.totals);
+        self.ticket.report(report);
+    }
+
+    fn finish(self: Box<Self>) {}
+
+    fn give_back(self: Box<Self>, _why: &str) {}
 }
 
 fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {

@@ -130,6 +130,11 @@ impl Embedded {
         self.lock().broken.clone()
     }
 
+    /// Tasks in hands.
+    pub fn in_flight(&self) -> u64 {
+        self.lock().in_flight
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

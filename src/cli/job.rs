@@ -6,6 +6,7 @@ use super::progress::Progress;
 use super::report::{ReportEnd, ReportFile};
 use super::since::SinceArgs;
 use super::size::parse_size;
+use super::stats::StatsArgs;
 use super::summary::{self, Finished};
 use super::would::Lines;
 use super::{given_root, refuse, start_logging};
@@ -14,9 +15,9 @@ use crate::exit_code::ExitCode;
 use crate::fs::{Side, Usage};
 use crate::model::policy::{CHUNK_ALIGN_BYTES, ChunkPolicy};
 use crate::model::{JobId, JobSpec, Policy, Task, Timestamp};
-use crate::node::{self, Ended, NodeError, PoolSizes, Prepared};
+use crate::node::{self, Ended, NodeError, PoolSizes, Prepared, Stats};
 use crate::pass::{Access, Pass, PassRow};
-use crate::telemetry::{Board, Sink, Told};
+use crate::telemetry::{Board, Meters, Sink, Told};
 use anyhow::Context;
 use clap::Args;
 use std::ffi::OsString;
@@ -56,6 +57,8 @@ pub struct RunArgs {
     /// Submit the job and leave it to the fleet
     #[arg(skip)]
     detach: bool,
+    #[command(flatten)]
+    stats: StatsArgs,
     #[command(flatten)]
     show: ShowArgs,
 }
@@ -267,8 +270,14 @@ fn try_run(
 ) -> anyhow::Result<ExitCode> {
     let broker = args.broker.optional()?;
     anyhow::ensure!(!args.detach || broker.is_some(), "only a fleet can be left alone with a job: name its --broker");
+    let stats = if broker.is_some() {
+        args.stats.refuse_at_submitter()?;
+        Stats::default()
+    } else {
+        args.stats.of_job(&args.broker.settings(args.stats.flags())?)?
+    };
     let report = args.show.report.as_deref().map(ReportFile::open).transpose()?;
-    let ready = ready(roots, order, args.priority, broker.as_ref())?;
+    let ready = ready(roots, order, args.priority, broker.as_ref(), stats.meters.as_deref())?;
     let watched = Watched::start(&ready.spec, report, &args.show, 0)?;
     if let Some(id) = ready.running {
         watched.board.note(&format!("job {id} does this already: following it"));
@@ -285,7 +294,7 @@ fn try_run(
         return Ok(ExitCode::Complete);
     }
     let progress = watched.progress(usage);
-    let ended = run_job(ready, args.sizes(), broker.as_ref(), &watched.board);
+    let ended = run_job(ready, args.sizes(), broker.as_ref(), &watched.board, stats);
     progress.finish();
     let code = watched.finish(&spec, ended?, tell);
     let trouble = list.as_ref().and_then(ListTrouble::take).map(|why| super::say(&format!("treehaul: {why}")));
@@ -388,6 +397,7 @@ fn ready(
     mut order: Order,
     priority: u8,
     broker: Option<&AmqpConfig>,
+    meters: Option<&Meters>,
 ) -> anyhow::Result<Ready> {
     let (source, target) = (given_root(source)?, given_root(target)?);
     let job = JobId::random();
@@ -406,7 +416,8 @@ fn ready(
         return already_running(state.spec, &order);
     }
     let row = crate::pass::row(order.pass).with_context(|| format!("no pass '{}'", order.pass))?;
-    let prepared = node::prepare(&source, &target, job, row.access, &order.policy)?;
+    let timings = meters.map(|meters| meters.timings(job));
+    let prepared = node::prepare(&source, &target, job, row.access, &order.policy, timings.as_ref())?;
     anyhow::ensure!(
         order.files.is_none() || matches!(prepared, Prepared::Tree(_)),
         "--files-from lists what is in a directory, and the source is none"
@@ -454,14 +465,20 @@ fn already_running(spec: JobSpec, order: &Order) -> anyhow::Result<Ready> {
     Ok(Ready { spec, work: None, running: Some(id), first: Box::new(std::iter::empty()), list: None })
 }
 
-fn run_job(ready: Ready, sizes: PoolSizes, broker: Option<&AmqpConfig>, board: &Arc<Board>) -> anyhow::Result<Ended> {
+fn run_job(
+    ready: Ready,
+    sizes: PoolSizes,
+    broker: Option<&AmqpConfig>,
+    board: &Arc<Board>,
+    stats: Stats,
+) -> anyhow::Result<Ended> {
     let Ready { spec, work, first, .. } = ready;
     Ok(match (work, broker) {
         // One entry is not worth a message.
         (Some((_, Prepared::Single { roots, name, target_name })), _) => {
             node::run_single(&spec, roots, &name, &target_name, board)?
         }
-        (Some((row, Prepared::Tree(roots))), None) => node::run_alone(&spec, row, roots, first, sizes, board)?,
+        (Some((row, Prepared::Tree(roots))), None) => node::run_alone(&spec, row, roots, first, sizes, board, stats)?,
         (Some((row, Prepared::Tree(roots))), Some(config)) => {
             // The target's mark is held until the end.
             let reader = Reads::new();

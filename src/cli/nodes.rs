@@ -1,6 +1,7 @@
 //! `treehaul ping`, `nodes`, `inspect`: what workers say of themselves.
 
 use super::control::with_refusal;
+use super::latency::{self, LatencyArgs, seconds_text};
 use super::print_result;
 use super::reach::{Format, NodeArgs, ReachArgs, table, tell_missing};
 use crate::broker::amqp::Answers;
@@ -29,6 +30,8 @@ pub enum InspectCommand {
     Active(NodesArgs),
     /// What each worker is and how it stands with each job
     Stats(NodesArgs),
+    /// How long calls on filesystems took since the workers began, of jobs at work and of the last ones that are over
+    Latency(LatencyArgs),
 }
 
 /// Runs `ping`.
@@ -54,6 +57,7 @@ pub fn nodes(args: &NodesArgs) -> ExitCode {
 pub fn inspect(command: &InspectCommand) -> ExitCode {
     match command {
         InspectCommand::Stats(args) => described(args, stats),
+        InspectCommand::Latency(args) => latency::inspect(args),
         InspectCommand::Active(args) => with_refusal(|| {
             let answers = args.reach.ask(&args.nodes, &Order::Active)?;
             tell_active(&answers, args.reach.format);
@@ -79,7 +83,7 @@ fn described(args: &NodesArgs, words: impl Fn(&str, &NodeInfo) -> String) -> Exi
     })
 }
 
-fn code_of(answers: &Answers) -> ExitCode {
+pub(super) fn code_of(answers: &Answers) -> ExitCode {
     if answers.answers.is_empty() { ExitCode::Infrastructure } else { ExitCode::Complete }
 }
 
@@ -131,7 +135,8 @@ fn limit_text(limits: Limits) -> String {
 
 fn stats(name: &str, info: &NodeInfo) -> String {
     let mut out = format!(
-        "{name}: treehaul {}, process {} on {}, {}\n  actors: {}/{} dirs, {}/{} files busy; load {}; memory {}; limits: {}",
+        "{name}: treehaul {}, process {} on {}, {}\n  actors: {}/{} dirs, {}/{} files busy; load {}; memory {}; limits: {}\n  \
+         tasks taken lately had waited for {} on average{}",
         escaped(info.version.as_bytes()),
         info.pid,
         escaped(info.host.as_bytes()),
@@ -143,6 +148,8 @@ fn stats(name: &str, info: &NodeInfo) -> String {
         load_of(info),
         HumanBytes(info.rss_bytes),
         limit_text(info.limits),
+        seconds_text(info.queue_wait_us as f64 / 1e6),
+        if info.blocked { "; the broker is blocked" } else { "" },
     );
     for job in &info.jobs {
         let leads = if job.leads { ", leads it" } else { "" };
@@ -151,6 +158,13 @@ fn stats(name: &str, info: &NodeInfo) -> String {
             None => format!("takes part, {} unacknowledged{leads}", job.unsettled),
         };
         out.push_str(&format!("\n  job {}: {how}", job.job));
+        if let Some(space) = &job.target {
+            out.push_str(&format!(
+                "; {} of its target's {} are free",
+                HumanBytes(space.free_bytes),
+                HumanBytes(space.bytes)
+            ));
+        }
     }
     out
 }

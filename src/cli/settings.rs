@@ -92,11 +92,13 @@ pub const DIR_ACTORS: Key =
 /// Actors that work on files.
 pub const FILE_ACTORS: Key =
     key("file_actors", "--file-actors", "TREEHAUL_FILE_ACTORS", Shape::Count, || ACTORS.to_string());
+/// Where counters are added.
+pub const MEMCACHED: Key = key("memcached", "--memcached", "TREEHAUL_MEMCACHED", Shape::Text, none);
 /// A worker works at or below these alone.
 pub const ALLOWED_ROOTS: Key = key("allowed_roots", "", "", Shape::Roots, none);
 
 /// All of them.
-pub const KEYS: [&Key; 13] = [
+pub const KEYS: [&Key; 14] = [
     &BROKER,
     &QUEUES,
     &KEY_FILE,
@@ -109,6 +111,7 @@ pub const KEYS: [&Key; 13] = [
     &NAME,
     &DIR_ACTORS,
     &FILE_ACTORS,
+    &MEMCACHED,
     &ALLOWED_ROOTS,
 ];
 

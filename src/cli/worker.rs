@@ -4,6 +4,7 @@ use super::broker::BrokerArgs;
 use super::control::Kind;
 use super::load::LoadArgs;
 use super::settings::{ALLOWED_ROOTS, DIR_ACTORS, FILE_ACTORS, Flag, NAME};
+use super::stats::StatsArgs;
 use super::{refuse, start_logging};
 use crate::exit_code::ExitCode;
 use crate::node::{self, Allowed, Ended, PoolSizes};
@@ -25,6 +26,8 @@ pub struct WorkerArgs {
     node: NodeArgs,
     #[command(flatten)]
     load: LoadArgs,
+    #[command(flatten)]
+    stats: StatsArgs,
     /// Say nothing but what went wrong
     #[arg(short, long, conflicts_with = "verbose")]
     quiet: bool,
@@ -74,7 +77,7 @@ pub fn run(args: WorkerArgs) -> ExitCode {
 
 fn try_run(args: &WorkerArgs) -> anyhow::Result<ExitCode> {
     args.load.be_nice(false)?;
-    let settings = args.broker.settings(args.node.flags())?;
+    let settings = args.broker.settings([args.node.flags(), args.stats.flags()].concat())?;
     let has = |kind| args.node.queues.is_none_or(|only| only == kind);
     let sizes = PoolSizes {
         dirs: if has(Kind::Dirs) { settings.count(&DIR_ACTORS).unwrap_or(ACTORS) } else { 0 },
@@ -87,7 +90,8 @@ fn try_run(args: &WorkerArgs) -> anyhow::Result<ExitCode> {
     );
     let config = args.broker.config()?;
     let allowed = settings.list(&ALLOWED_ROOTS).map_or_else(Allowed::everything, Allowed::below);
-    match node::run_worker(&config, &name, sizes, args.load.limits(), allowed)? {
+    let stats = args.stats.of_worker(&settings)?;
+    match node::run_worker(&config, &name, sizes, args.load.limits(), allowed, stats)? {
         // Being told to stop is how a worker ends.
         Ended::Signalled(_) | Ended::Left(_) | Ended::Complete => Ok(ExitCode::Complete),
         Ended::Aborted(why) => {

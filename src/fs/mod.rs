@@ -22,6 +22,7 @@ pub mod null;
 pub mod posix;
 pub mod synth;
 
+use crate::model::fleet::Space;
 use crate::model::{Kind, Metadata, Operation, RelPath, RootIdentity, Timestamp, task::Entry};
 use std::any::Any;
 use std::os::fd::BorrowedFd;
@@ -147,6 +148,11 @@ pub trait Filesystem: Send + Sync {
 
     /// How much is there, if it can be told without a walk.
     fn usage(&self) -> Option<Usage>;
+
+    /// How full it is, if that can be told.
+    fn space(&self) -> Option<Space> {
+        None
+    }
 
     /// Bytes of data a second that this node may move at most; none is no limit.
     fn bytes_per_second(&self) -> Option<u64> {

@@ -148,7 +148,7 @@ pub struct Activity {
     pub path: Vec<u8>,
     /// For how long, in milliseconds.
     pub age_ms: u64,
-    /// Bytes that it moved for this task so far.
+    /// Bytes that it moved for this task so far; 0 where calls are not timed.
     pub bytes: u64,
 }
 

@@ -15,6 +15,7 @@ pub mod path;
 pub mod policy;
 pub mod root;
 pub mod task;
+pub mod timings;
 
 pub use escape::escaped;
 pub use filter::Filter;

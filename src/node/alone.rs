@@ -1,16 +1,19 @@
 //! One job in one process, with the embedded broker.
 
-use super::{Ended, NodeError, OnlyJob, PoolSizes, Pools, Signals};
+use super::spaces::Spaces;
+use super::{Ended, NodeError, OnlyJob, PoolSizes, Pools, Signals, Stats, stats};
 use crate::actor::Jobs;
 use crate::broker::Broker;
 use crate::broker::embedded::Embedded;
 use crate::model::{JobSpec, Report, Task};
 use crate::pass::{Pass, PassRow, Roots};
-use crate::telemetry::Board;
+use crate::telemetry::counts::Gauges;
+use crate::telemetry::{Board, Flusher};
 use std::sync::Arc;
 use tokio::sync::Notify;
 
-/// Runs a job to its end on the calling thread and the actors' own. Blocks.
+/// Runs a job to its end on the calling thread and the actors' own. Blocks. Its roots are timed already, if they are to
+/// be.
 ///
 /// # Errors
 /// [`NodeError`], if it cannot even start; everything later is in the result and on the board.
@@ -21,7 +24,10 @@ pub fn run_alone(
     first: impl IntoIterator<Item = Task>,
     sizes: PoolSizes,
     board: &Arc<Board>,
+    stats: Stats,
 ) -> Result<Ended, NodeError> {
+    let spaces = Spaces::default();
+    spaces.insert(spec.id, Arc::clone(&roots.target));
     let pass: Arc<dyn Pass> = Arc::from(row.prepare(spec, roots, true)?);
     let over = Arc::new(Notify::new());
     let notify = Arc::clone(&over);
@@ -35,7 +41,15 @@ pub fn run_alone(
     let jobs: Arc<dyn Jobs> = Arc::new(OnlyJob(spec.id, Arc::clone(&pass)));
     let work = async {
         let mut signals = Signals::new()?;
-        let pools = Pools::start(sizes, &(Arc::new(Arc::clone(&broker)) as Arc<dyn Broker>), &jobs);
+        let (port, meters) = (Arc::new(Arc::clone(&broker)) as Arc<dyn Broker>, stats.meters.clone());
+        let pools = Pools::start(sizes, &port, &jobs, meters.as_ref());
+        let (rosters, in_hand) = (pools.rosters.clone(), Arc::downgrade(&broker));
+        // What waits here is not clocked.
+        let look = move || Gauges {
+            in_flight: in_hand.upgrade().map_or(0, |broker| broker.in_flight()),
+            ..stats::gauges(&rosters, &spaces)
+        };
+        let flusher = stats.start(Box::new(look))?;
         let mut signalled = None;
         loop {
             tokio::select! {
@@ -50,12 +64,14 @@ pub fn run_alone(
             }
         }
         pools.drain().await;
-        Ok::<_, NodeError>(signalled)
+        Ok::<_, NodeError>((signalled, flusher))
     };
-    let signalled = actix::System::new().block_on(work)?;
+    let (signalled, flusher) = actix::System::new().block_on(work)?;
     let mut report = Report::default();
     pass.conclude(&mut report);
     board.absorb(report);
+    // What could not be sent in time is nobody's failure, and was said.
+    flusher.map(Flusher::finish);
     Ok(match (signalled, board.snapshot().abort.or_else(|| broker.broken())) {
         (Some(number), _) => Ended::Signalled(number),
         (None, Some(why)) => Ended::Aborted(why),

@@ -59,7 +59,7 @@ pub fn reopen(
 ) -> Result<Arc<dyn Pass>, NodeError> {
     let unknown = || NodeError::Refused(format!("this version has no pass '{}'", spec.pass));
     let row = crate::pass::row(&spec.pass).ok_or_else(unknown)?;
-    let prepared = super::prepare(&spec.source, &spec.target, spec.id, row.access, &spec.policy)?;
+    let prepared = super::prepare(&spec.source, &spec.target, spec.id, row.access, &spec.policy, None)?;
     let Prepared::Tree(roots) = prepared else {
         return Err(NodeError::Refused("the job's source is no directory any more".into()));
     };

@@ -5,6 +5,7 @@
 use super::*;
 use crate::broker::amqp::{self, Followed, Follower, QueueType};
 use crate::broker::{Delivery, Pool};
+use crate::fs::Side;
 use crate::fs::layers::Limiter as NodeLimiter;
 use crate::model::fleet::JobEnd;
 use crate::model::policy::DeletePolicy;
@@ -154,7 +155,9 @@ fn run_hostile(pass_name: &str) {
 
     let allowed = Allowed::below(vec![place.path().to_owned()]);
     let limiter = Arc::new(NodeLimiter::new(Limits::default()));
-    let table = Arc::new(Table { passes: RwLock::default(), allowed, limiter, desk: OnceLock::new() });
+    let (passes, spaces, desk) = (RwLock::default(), Arc::default(), OnceLock::new());
+    let meters = Some(Meters::of_calls());
+    let table = Arc::new(Table { passes, allowed, limiter, meters, spaces, desk });
     let board = Arc::new(Board::new(Box::new(|_| {})));
     let tasks = hostile_tasks(before[&at("outside/secret")].0);
     let reader = amqp::Reads::new();

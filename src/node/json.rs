@@ -63,6 +63,12 @@ pub fn node_json(name: &str, info: &NodeInfo) -> Value {
             "refused": job.refused.as_ref().map(|why| escaped(why.as_bytes())),
             "unacknowledged": job.unsettled,
             "leads": job.leads,
+            "target": job.target.map(|space| json!({
+                "bytes": space.bytes,
+                "free_bytes": space.free_bytes,
+                "inodes": space.inodes,
+                "free_inodes": space.free_inodes,
+            })),
         })
     });
     json!({
@@ -79,6 +85,8 @@ pub fn node_json(name: &str, info: &NodeInfo) -> Value {
         "ops_limit": info.limits.operations_per_second,
         "load": f64::from(info.load_milli) / 1000.0,
         "rss_bytes": info.rss_bytes,
+        "queue_wait_seconds": info.queue_wait_us as f64 / 1e6,
+        "broker_blocked": info.blocked,
         "jobs": jobs.collect::<Vec<_>>(),
     })
 }

@@ -1,11 +1,23 @@
 //! What a policy puts around the roots of a job, the same alone and on every worker.
 
-use crate::fs::layers::{Limiter, dry_run, throttle};
+use crate::fs::layers::{Limiter, dry_run, metered::metered, throttle};
 use crate::fs::{self, Filesystem, Options, RootError, Side};
 use crate::model::Policy;
 use crate::model::policy::Limits;
+use crate::model::timings::Timings;
 use crate::pass::{Access, Roots};
 use std::sync::Arc;
+
+/// What is timed of a job's calls, if anything is.
+pub type Timed<'a> = Option<&'a Arc<Timings>>;
+
+/// Opens the source's root.
+///
+/// # Errors
+/// [`RootError`], which names the root and the way out.
+pub fn open_source(source: &[u8], options: &Options, timed: Timed<'_>) -> Result<Arc<dyn Filesystem>, RootError> {
+    fs::open(source, Side::Source, options).map(|fs| metered(fs, timed))
+}
 
 /// Opens the target's root. In a dry run of a pass that makes its target, nothing is made and nothing is written.
 ///
@@ -16,13 +28,14 @@ pub fn open_target(
     access: Access,
     policy: &Policy,
     options: &Options,
+    timed: Timed<'_>,
 ) -> Result<Arc<dyn Filesystem>, RootError> {
     if !(policy.dry_run && access == Access::Make) {
-        return fs::open(target, access.side(), options);
+        return fs::open(target, access.side(), options).map(|fs| metered(fs, timed));
     }
     match fs::open(target, Side::Trial, options) {
         Err(RootError::Fs { error, .. }) if error.is_absent() => Ok(dry_run::nowhere()),
-        opened => opened.map(dry_run::over),
+        opened => opened.map(|fs| dry_run::over(metered(fs, timed))),
     }
 }
 

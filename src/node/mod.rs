@@ -11,6 +11,8 @@ mod look;
 mod orders;
 mod roots;
 mod single;
+mod spaces;
+mod stats;
 mod worker;
 
 pub use allowed::{Allowed, Checked};
@@ -19,6 +21,7 @@ pub use fleet::{follow, listen, reopen, running_between, submit};
 pub use look::{JobLook, Look};
 pub use roots::{Prepared, prepare};
 pub use single::run_single;
+pub use stats::{OpenOutlet, Stats};
 pub use worker::run_worker;
 
 use crate::actor::Jobs;
@@ -148,13 +151,18 @@ struct Pools {
 }
 
 impl Pools {
-    fn start(sizes: PoolSizes, broker: &Arc<dyn Broker>, jobs: &Arc<dyn Jobs>) -> Self {
+    fn start(
+        sizes: PoolSizes,
+        broker: &Arc<dyn Broker>,
+        jobs: &Arc<dyn Jobs>,
+        meters: Option<&Arc<crate::telemetry::Meters>>,
+    ) -> Self {
         use crate::actor::{PoolSupervisor, Roster};
         use crate::broker::Pool;
         let rosters = [Pool::Dirs, Pool::Files].map(Roster::new);
         let start = |pool: Pool, n| {
             let roster = Arc::clone(&rosters[pool as usize]);
-            PoolSupervisor::start_pool(pool, n, Arc::clone(broker), Arc::clone(jobs), roster)
+            PoolSupervisor::start_pool(pool, n, Arc::clone(broker), Arc::clone(jobs), roster, meters.cloned())
         };
         Pools { dirs: start(Pool::Dirs, sizes.dirs), files: start(Pool::Files, sizes.files), rosters }
     }

@@ -3,12 +3,16 @@
 //! Invariant: no order waits for a task: what is in an actor's hands goes on meanwhile.
 
 use super::Pools;
+use super::spaces::Spaces;
+use super::stats;
 use crate::actor::{MAX_ACTORS, PoolSupervisor, Resize, Roster};
 use crate::broker::amqp::Worker;
 use crate::fs::layers::Limiter;
 use crate::model::Timestamp;
 use crate::model::fleet::{Activity, Answer, NodeInfo, Order, PoolKind};
 use crate::model::policy::Limits;
+use crate::telemetry::Meters;
+use crate::telemetry::counts::Gauges;
 use actix::Addr;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use tokio::sync::watch;
@@ -37,6 +41,7 @@ pub(super) struct Desk {
     /// Actors that each pool is to have; 0 is for good.
     wanted: Mutex<[usize; 2]>,
     limiter: Arc<Limiter>,
+    meters: Option<Arc<Meters>>,
     started: Timestamp,
     leave: watch::Sender<Leave>,
 }
@@ -48,13 +53,20 @@ pub(super) fn prefetch(actors: [usize; 2]) -> [u16; 2] {
 
 impl Desk {
     /// For a worker that has just begun.
-    pub fn new(worker: &Arc<Worker>, pools: &Pools, wanted: [usize; 2], limiter: Arc<Limiter>) -> Self {
+    pub fn new(
+        worker: &Arc<Worker>,
+        pools: &Pools,
+        wanted: [usize; 2],
+        limiter: Arc<Limiter>,
+        meters: Option<Arc<Meters>>,
+    ) -> Self {
         Desk {
             worker: Arc::downgrade(worker),
             pools: [pools.dirs.clone(), pools.files.clone()],
             rosters: pools.rosters.clone(),
             wanted: Mutex::new(wanted),
             limiter,
+            meters,
             started: Timestamp::now(),
             leave: watch::Sender::new(Leave::Not),
         }
@@ -93,7 +105,7 @@ impl Desk {
             Order::Stop { now: true } => Answer::Done("ends at once".to_owned()),
             Order::Stop { now: false } => Answer::Done("finishes what is in hand, and ends".to_owned()),
             Order::Leading => Answer::Refused("the broker answers that".to_owned()),
-            Order::Latencies => Answer::Latencies(Vec::new()),
+            Order::Latencies => Answer::Latencies(self.meters.as_ref().map(|m| m.latencies()).unwrap_or_default()),
         }
     }
 
@@ -152,11 +164,22 @@ impl Desk {
             limits: self.limiter.limits(),
             load_milli: load_milli().unwrap_or(0),
             rss_bytes: rss_bytes().unwrap_or(0),
-            queue_wait_us: 0,
-            blocked: false,
+            queue_wait_us: self.worker.upgrade().map_or(0, |worker| queue_wait_us(&worker)),
+            blocked: self.worker.upgrade().is_some_and(|worker| worker.is_blocked()),
             jobs: Vec::new(),
         }
     }
+}
+
+/// What a worker is doing at the moment, for as long as there is one.
+pub(super) fn gauges(worker: &Weak<Worker>, rosters: &[Arc<Roster>; 2], spaces: &Spaces) -> Gauges {
+    let pools = stats::gauges(rosters, spaces);
+    let Some(worker) = worker.upgrade() else { return pools };
+    Gauges { in_flight: worker.live(), queue_wait_us: queue_wait_us(&worker), blocked: worker.is_blocked(), ..pools }
+}
+
+fn queue_wait_us(worker: &Worker) -> u64 {
+    u64::try_from(worker.queue_wait().as_micros()).unwrap_or(u64::MAX)
 }
 
 /// Keeps the end of a path, which tells more than its beginning.
@@ -190,7 +213,7 @@ fn parse_load(text: &str) -> Option<u32> {
 }
 
 /// Memory that this process holds: the second figure of statm, in pages (proc(5)).
-fn rss_bytes() -> Option<u64> {
+pub(super) fn rss_bytes() -> Option<u64> {
     let text = std::fs::read_to_string("/proc/self/statm").ok()?;
     let pages: u64 = text.split_ascii_whitespace().nth(1)?.parse().ok()?;
     pages.checked_mul(u64::try_from(rustix::param::page_size()).ok()?)

@@ -1,6 +1,7 @@
 //! What the two arguments of a job mean, checked before anything is touched.
 
-use super::{NodeError, layers};
+use super::NodeError;
+use super::layers::{self, Timed};
 use crate::fs::posix::{RootKind, check_roots, kind_of};
 use crate::fs::{self, Options, RootError, Side};
 use crate::model::{JobId, Kind, Policy, RelPath, escaped};
@@ -37,8 +38,8 @@ fn bad(text: String) -> NodeError {
     NodeError::Root(RootError::BadUrl(text))
 }
 
-/// Opens both roots of a job. The target directory is made if it does not exist and the pass makes it; its parent is
-/// not.
+/// Opens both roots of a job, whose calls are `timed`. The target directory is made if it does not exist and the pass
+/// makes it; its parent is not.
 ///
 /// # Errors
 /// A message that names the root and the way out; nothing was touched then.
@@ -48,6 +49,7 @@ pub fn prepare(
     job: JobId,
     access: Access,
     policy: &Policy,
+    timed: Timed<'_>,
 ) -> Result<Prepared, NodeError> {
     let options = Options { job };
     let (source_adapter, source_path) = fs::adapter_of(source)?;
@@ -81,8 +83,8 @@ pub fn prepare(
     if single {
         return prepare_single(source, source_path, target, target_path, there, &options, policy);
     }
-    let source = fs::open(source, Side::Source, &options)?;
-    let target = layers::open_target(target, access, policy, &options)?;
+    let source = layers::open_source(source, &options, timed)?;
+    let target = layers::open_target(target, access, policy, &options, timed)?;
     Ok(Prepared::Tree(layers::limited(Roots { source, target }, policy, None)))
 }
 
@@ -132,7 +134,7 @@ fn prepare_single(
         let (dir, name) = split(target_path);
         (dir.as_os_str().as_bytes().to_vec(), name)
     };
-    let target_fs = layers::open_target(&target_dir, Access::Make, policy, options)?;
+    let target_fs = layers::open_target(&target_dir, Access::Make, policy, options, None)?;
     let id = |root: &dyn fs::Filesystem, name: &[u8]| {
         root.open_dir(&RelPath::root()).and_then(|d| d.stat(name)).map(|m| (m.dev, m.ino, m.kind)).ok()
     };

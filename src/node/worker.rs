@@ -1,17 +1,19 @@
 //! A worker: serves every job of a broker until it is stopped.
 
 use super::orders::{self, Desk, Leave};
-use super::{Allowed, Ended, NodeError, PoolSizes, Pools, Signals, layers};
+use super::spaces::Spaces;
+use super::{Allowed, Ended, NodeError, PoolSizes, Pools, Signals, Stats, layers};
 use crate::actor::Jobs;
 use crate::broker::Broker;
 use crate::broker::amqp::{AmqpConfig, JobGate, Worker};
 use crate::fs::layers::Limiter;
 use crate::fs::posix::{RootKind, kind_of};
-use crate::fs::{self, Filesystem, Options, Side};
-use crate::model::fleet::{Answer, Order};
+use crate::fs::{self, Filesystem, Options};
+use crate::model::fleet::{Answer, Order, Space};
 use crate::model::policy::Limits;
 use crate::model::{JobId, JobSpec, Report, RootIdentity, Totals, escaped};
 use crate::pass::{OpenError, Pass, Roots, row};
+use crate::telemetry::{Flusher, Meters};
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
@@ -31,6 +33,10 @@ struct Table {
     allowed: Allowed,
     /// The node's own bound, which all its jobs share.
     limiter: Arc<Limiter>,
+    /// What its actors count, and how long its calls take.
+    meters: Option<Arc<Meters>>,
+    /// How full targets are.
+    spaces: Arc<Spaces>,
     /// Where orders are obeyed, once there is something to give orders to.
     desk: OnceLock<Desk>,
 }
@@ -44,7 +50,8 @@ impl Jobs for Table {
 impl JobGate for Table {
     fn admit(&self, spec: &JobSpec) -> Result<(), String> {
         // Looked at again after each reconnection: mounts may have gone.
-        let pass = open_job(spec, &self.allowed, Some(&self.limiter))?;
+        let (pass, target) = self.open_job(spec)?;
+        self.spaces.insert(spec.id, target);
         self.passes.write().unwrap_or_else(PoisonError::into_inner).insert(spec.id, (spec.clone(), Arc::from(pass)));
         tracing::info!(job = %spec.id, source = escaped(&spec.source), target = escaped(&spec.target), "serving a job");
         Ok(())
@@ -66,7 +73,15 @@ impl JobGate for Table {
 
     fn retire(&self, job: JobId) {
         self.passes.write().unwrap_or_else(PoisonError::into_inner).remove(&job);
+        self.spaces.remove(job);
+        if let Some(meters) = &self.meters {
+            meters.over(job);
+        }
         tracing::info!(%job, "the job is over");
+    }
+
+    fn target(&self, job: JobId) -> Option<Space> {
+        self.spaces.of(job)
     }
 
     fn order(&self, order: Order) -> Answer {
@@ -84,14 +99,29 @@ impl JobGate for Table {
     }
 }
 
-/// Opens a job's roots, if they are allowed, are here and are the job's: nothing is made, nothing is touched.
-fn open_job(spec: &JobSpec, allowed: &Allowed, node: Option<&Arc<Limiter>>) -> Result<Box<dyn Pass>, String> {
-    let checked = allowed.check(spec)?;
-    open_checked(spec, checked.spec(), node).map_err(|why| checked.in_own_words(&why))
+/// A pass, and its target as it is without layers that slow it down.
+type Opened = (Box<dyn Pass>, Arc<dyn Filesystem>);
+
+impl Table {
+    /// Opens a job's roots, if they are allowed, are here and are the job's: nothing is made, nothing is touched.
+    fn open_job(&self, spec: &JobSpec) -> Result<Opened, String> {
+        let checked = self.allowed.check(spec)?;
+        let timings = self.meters.as_ref().map(|meters| meters.timings(spec.id));
+        let opened = open_checked(spec, checked.spec(), &self.limiter, timings.as_ref());
+        if let (Err(_), Some(meters)) = (&opened, &self.meters) {
+            meters.over(spec.id);
+        }
+        opened.map_err(|why| checked.in_own_words(&why))
+    }
 }
 
 /// `held` is the job with the directories that it may use.
-fn open_checked(spec: &JobSpec, held: &JobSpec, node: Option<&Arc<Limiter>>) -> Result<Box<dyn Pass>, String> {
+fn open_checked(
+    spec: &JobSpec,
+    held: &JobSpec,
+    node: &Arc<Limiter>,
+    timed: layers::Timed<'_>,
+) -> Result<Opened, String> {
     let row = row(&spec.pass).ok_or_else(|| format!("this version has no pass '{}'", spec.pass))?;
     let options = Options { job: spec.id };
     let (adapter, path) = fs::adapter_of(&held.target).map_err(|e| e.to_string())?;
@@ -102,17 +132,19 @@ fn open_checked(spec: &JobSpec, held: &JobSpec, node: Option<&Arc<Limiter>>) -> 
     {
         return Err(format!("target {} is not there: mount it", escaped(&spec.target)));
     }
-    let source = fs::open(&held.source, Side::Source, &options).map_err(|e| format!("source: {e}"))?;
+    let source = layers::open_source(&held.source, &options, timed).map_err(|e| format!("source: {e}"))?;
     check_root("source", &spec.source, source.as_ref(), &spec.source_root)?;
-    let target = layers::open_target(&held.target, row.access, &spec.policy, &options);
+    let target = layers::open_target(&held.target, row.access, &spec.policy, &options, timed);
     let roots = Roots { source, target: target.map_err(|e| format!("target: {e}"))? };
     if !spec.target_root.is_nowhere() {
         check_root("target", &spec.target, roots.target.as_ref(), &spec.target_root)?;
     }
-    row.prepare(held, layers::limited(roots, &spec.policy, node), false).map_err(|e| match e {
+    let target = Arc::clone(&roots.target);
+    let pass = row.prepare(held, layers::limited(roots, &spec.policy, Some(node)), false).map_err(|e| match e {
         OpenError::Fs(e) => format!("target {} does not have the job's mark: mount it ({e})", escaped(&spec.target)),
         OpenError::Refused(why) => why,
-    })
+    })?;
+    Ok((pass, target))
 }
 
 /// Is a root, as it is seen here, the one that the job was submitted with?
@@ -122,7 +154,7 @@ fn check_root(role: &str, path: &[u8], root: &dyn Filesystem, submitted: &RootId
 }
 
 /// Works until SIGINT, SIGTERM or an order, where it is `allowed`, within the node's own `limits` and those of each job.
-/// Blocks.
+/// What `stats` says is counted, timed and sent. Blocks.
 ///
 /// # Errors
 /// [`NodeError`], if the broker cannot be reached at the start or is lost for good.
@@ -132,9 +164,16 @@ pub fn run_worker(
     sizes: PoolSizes,
     limits: Limits,
     allowed: Allowed,
+    stats: Stats,
 ) -> Result<Ended, NodeError> {
-    let limiter = Arc::new(Limiter::new(limits));
-    let table = Arc::new(Table { passes: RwLock::default(), allowed, limiter, desk: OnceLock::new() });
+    let table = Arc::new(Table {
+        passes: RwLock::default(),
+        allowed,
+        limiter: Arc::new(Limiter::new(limits)),
+        meters: stats.meters.clone(),
+        spaces: Arc::default(),
+        desk: OnceLock::new(),
+    });
     let mut config = config.clone();
     config.prefetch = orders::prefetch([sizes.dirs, sizes.files]);
     let worker = Worker::connect(&config, name.to_owned(), Arc::clone(&table) as Arc<dyn JobGate>)?;
@@ -142,9 +181,11 @@ pub fn run_worker(
         tracing::warn!(name = escaped(worker.name().as_bytes()), "another worker has this one's name");
     }
     tracing::info!(name = escaped(worker.name().as_bytes()), broker = %config, ?sizes, "working");
-    let left = actix::System::new().block_on(work(&worker, &table, sizes))?;
+    let (left, flusher) = actix::System::new().block_on(work(&worker, &table, sizes, stats))?;
     let at_once = matches!(left, Left::AtOnce);
     let settled = worker.close(if at_once { Duration::ZERO } else { CLOSING });
+    // What could not be sent in time is nobody's failure, and was said.
+    flusher.map(Flusher::finish);
     match left {
         Left::Lost(why) => Ok(Ended::Aborted(why)),
         Left::AtOnce => Ok(Ended::Complete),
@@ -166,12 +207,21 @@ enum Left {
 }
 
 /// Works until there is a reason to end, and until what is in hand is finished.
-async fn work(worker: &Arc<Worker>, table: &Arc<Table>, sizes: PoolSizes) -> Result<Left, NodeError> {
+async fn work(
+    worker: &Arc<Worker>,
+    table: &Arc<Table>,
+    sizes: PoolSizes,
+    stats: Stats,
+) -> Result<(Left, Option<Flusher>), NodeError> {
     let mut signals = Signals::new()?;
     let jobs = Arc::clone(table) as Arc<dyn Jobs>;
-    let pools = Pools::start(sizes, &(Arc::new(Arc::clone(worker)) as Arc<dyn Broker>), &jobs);
+    let (port, meters) = (Arc::new(Arc::clone(worker)) as Arc<dyn Broker>, table.meters.clone());
+    let pools = Pools::start(sizes, &port, &jobs, meters.as_ref());
+    let (at_work, rosters, spaces) = (Arc::downgrade(worker), pools.rosters.clone(), Arc::clone(&table.spaces));
+    let stats = Stats { name: worker.name().to_owned(), ..stats };
+    let flusher = stats.start(Box::new(move || orders::gauges(&at_work, &rosters, &spaces)))?;
     let wanted = [sizes.dirs, sizes.files];
-    let desk = table.desk.get_or_init(|| Desk::new(worker, &pools, wanted, Arc::clone(&table.limiter)));
+    let desk = table.desk.get_or_init(|| Desk::new(worker, &pools, wanted, Arc::clone(&table.limiter), meters));
     let left = tokio::select! {
         number = signals.next() => Left::Signalled(number),
         () = desk.is_leaving(Leave::Drain) => Left::Told,
@@ -181,9 +231,9 @@ async fn work(worker: &Arc<Worker>, table: &Arc<Table>, sizes: PoolSizes) -> Res
     worker.drain();
     tokio::select! {
         biased;
-        () = desk.is_leaving(Leave::Now) => Ok(Left::AtOnce),
+        () = desk.is_leaving(Leave::Now) => Ok((Left::AtOnce, flusher)),
         number = signals.next() => std::process::exit(128 + number),
-        () = pools.drain() => Ok(left),
+        () = pools.drain() => Ok((left, flusher)),
     }
 }
 

@@ -2,7 +2,11 @@
 
 mod board;
 pub mod counts;
+mod flusher;
 mod ledger;
+mod meters;
 mod partitions;
 
 pub use board::{Board, Notes, Sink, Snapshot, Told};
+pub use flusher::{Flusher, Look, Outlet, Unsent};
+pub use meters::{ActorMeter, Counter, Meters};

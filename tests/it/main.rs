@@ -21,6 +21,7 @@ mod links;
 mod scale;
 mod security;
 mod since;
+mod stats;
 mod support;
 mod swap;
 mod trouble;

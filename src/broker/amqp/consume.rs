@@ -1,7 +1,7 @@
 //! Deliveries: how they come in, and what is in them.
 
 use super::connection::Subscription;
-use super::envelope::Seal;
+use super::envelope::{self, Seal};
 use super::lanes::{Arrived, Lanes};
 use super::messages::{Origin, Tasks};
 use super::publish;
@@ -19,6 +19,7 @@ use std::future::{Future, ready};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::time::Instant;
 use tokio::sync::mpsc::UnboundedSender;
 
 /// So many workers may be lost with a message, among others, before it is worked on alone.
@@ -219,6 +220,8 @@ pub(super) fn look_into(arrived: Arrived, may_wait: bool) -> Option<Vec<Held>> {
         }
     };
     let queue = tasks.first().map_or(Queue::Files, Task::queue);
+    let waited = envelope::age_of_tasks(&token.body).max(token.age());
+    let since = Instant::now().checked_sub(waited).unwrap_or_else(Instant::now);
     let (again, count) = (again || redelivered || attempts > 0, count + lost);
     token.begin(origin, queue, again);
     let singles: Vec<Task> = tasks.iter().flat_map(Task::singles).collect();
@@ -239,8 +242,15 @@ pub(super) fn look_into(arrived: Arrived, may_wait: bool) -> Option<Vec<Held>> {
     };
     if let Some(alone) = suspects {
         tracing::warn!(job = %run.job, count, "workers were lost with a message; what it holds is worked on alone");
-        let hold =
-            |task| Held { task: Arc::new(task), attempts, lost: 0, again, suspect: true, token: Arc::clone(&token) };
+        let hold = |task| Held {
+            task: Arc::new(task),
+            attempts,
+            lost: 0,
+            again,
+            suspect: true,
+            since,
+            token: Arc::clone(&token),
+        };
         if publish::post(alone.into_iter().map(hold).collect(), may_wait).is_err() {
             tracing::debug!("the connection is gone; the broker delivers again by itself");
         }
@@ -249,8 +259,15 @@ pub(super) fn look_into(arrived: Arrived, may_wait: bool) -> Option<Vec<Held>> {
     if alone {
         token.set_alone();
     }
-    let hold =
-        |task| Held { task: Arc::new(task), attempts, lost: count, again, suspect: alone, token: Arc::clone(&token) };
+    let hold = |task| Held {
+        task: Arc::new(task),
+        attempts,
+        lost: count,
+        again,
+        suspect: alone,
+        since,
+        token: Arc::clone(&token),
+    };
     Some(tasks.into_iter().map(hold).collect())
 }
 

@@ -150,15 +150,17 @@ async fn execute(session: &Arc<Session>, order: Order) -> Answer {
     if order == Order::Leading {
         return Answer::Leading(session.core().leading());
     }
-    let gate = Arc::clone(&session.core().gate);
-    let done = tokio::task::spawn_blocking(move || gate.order(order)).await;
-    match done.unwrap_or_else(|e| Answer::Refused(format!("it failed: {e}"))) {
-        Answer::Node(mut info) => {
+    let session = Arc::clone(session);
+    let done = tokio::task::spawn_blocking(move || {
+        let gate = &session.core().gate;
+        let mut answer = gate.order(order);
+        if let Answer::Node(info) = &mut answer {
             info.jobs = session.node_jobs();
-            Answer::Node(info)
+            info.jobs.iter_mut().for_each(|known| known.target = gate.target(known.job));
         }
-        other => other,
-    }
+        answer
+    });
+    done.await.unwrap_or_else(|e| Answer::Refused(format!("it failed: {e}")))
 }
 
 async fn answer(session: &Session, channel: &Channel, probe: Probe) -> lapin::Result<()> {

@@ -135,6 +135,14 @@ impl Seal {
     }
 }
 
+/// How long ago a message of tasks that was opened was published, at least: by the clocks of both nodes, to the second.
+pub(super) fn age_of_tasks(bytes: &[u8]) -> Duration {
+    let expires = bytes.get(4..HEAD_BYTES).and_then(|head| head.try_into().ok()).map_or(u64::MAX, u64::from_le_bytes);
+    let published = expires.saturating_sub(Tasks::LIVES.as_secs());
+    // It may have been the last moment of that second.
+    Duration::from_secs(now().saturating_sub(published).saturating_sub(1))
+}
+
 /// Most tasks in one message: many times what a bundle of [`publish`](super::publish) holds.
 const MAX_TASKS: usize = 4096;
 
@@ -248,6 +256,16 @@ mod tests {
         }
         assert!(matches!(seal.open_tasks(&good, job, Queue::Files), Err(EnvelopeError::WrongQueue(_))));
         assert!(matches!(seal.open_tasks(&good, JobId::random(), Queue::Dirs), Err(EnvelopeError::WrongJob(_))));
+    }
+
+    #[test]
+    fn a_message_of_tasks_tells_when_it_was_published() {
+        let lives = Tasks::LIVES.as_secs();
+        let age = |published: u64| age_of_tasks(&plain().seal_raw(Tasks::KIND, published + lives, b""));
+        let old = now() - 100;
+        assert!((99..=101).contains(&age(old).as_secs()), "{:?}", age(old));
+        assert_eq!((age(now()), age(now() + 3600)), (Duration::ZERO, Duration::ZERO), "clocks may differ");
+        assert_eq!(age_of_tasks(b"th"), Duration::ZERO);
     }
 
     #[test]

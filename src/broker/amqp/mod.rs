@@ -60,6 +60,7 @@ mod tests;
 mod ticket;
 mod token;
 mod topology;
+mod waits;
 mod worker;
 
 pub use config::{Access, AmqpConfig, Identity, QueueType, split_urls};

@@ -88,6 +88,7 @@ pub(super) struct Session {
 /// Serves jobs until the connection fails, or the worker is closed.
 pub(super) async fn serve(core: &Arc<Core>, connection: Connection) -> lapin::Result<()> {
     let (publisher, inbox) = Publisher::new();
+    *core.status.lock().unwrap_or_else(PoisonError::into_inner) = Some(connection.status().clone());
     let session = Arc::new(Session {
         id: super::random(),
         core: Arc::clone(core),

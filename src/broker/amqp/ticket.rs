@@ -37,6 +37,7 @@ impl AmqpTicket {
             lost: 0,
             again: held.again,
             suspect,
+            since: Instant::now(),
             token: Arc::clone(&held.token),
         };
         let outgoing = match queue {

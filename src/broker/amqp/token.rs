@@ -274,5 +274,7 @@ pub(super) struct Held {
     pub again: bool,
     /// Workers died with it: it is worked on alone.
     pub suspect: bool,
+    /// It waits for an actor.
+    pub since: Instant,
     pub token: Arc<Token>,
 }

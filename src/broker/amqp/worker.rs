@@ -8,12 +8,13 @@ use super::session;
 use super::terms::Terms;
 use super::ticket::AmqpTicket;
 use super::token::Held;
+use super::waits::Waits;
 use super::{AmqpConfig, AmqpError, connection, nameplate, publish};
 use crate::broker::{Broker, Delivery, Pool};
-use crate::model::fleet::{Answer, JobProgress, Order};
+use crate::model::fleet::{Answer, JobProgress, Order, Space};
 use crate::model::{JobId, JobSpec, Report, Timestamp, Totals};
 use crate::telemetry::Board;
-use lapin::Connection;
+use lapin::{Connection, ConnectionStatus};
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::{Duration, Instant};
@@ -47,6 +48,12 @@ pub trait JobGate: Send + Sync {
     fn conclude(&self, _job: JobId) -> Report {
         Report::default()
     }
+
+    /// How full the job's target is. Called for a job that was admitted, and answers soon.
+    fn target(&self, _job: JobId) -> Option<Space> {
+        None
+    }
+
     /// Does what is asked, and says what came of it. What ends the worker is left to [`JobGate::answered`].
     fn order(&self, _order: Order) -> Answer {
         Answer::Refused("this worker takes no orders".to_owned())
@@ -77,6 +84,9 @@ pub(super) struct Core {
     runs: Mutex<Vec<Arc<Run>>>,
     /// Jobs whose roots the node holds.
     admitted: Mutex<HashSet<JobId>>,
+    /// The connection, as it is at the moment.
+    pub status: Mutex<Option<ConnectionStatus>>,
+    waits: Waits,
     failed: Mutex<Option<String>>,
 }
 
@@ -94,6 +104,8 @@ impl Core {
             led: Mutex::default(),
             runs: Mutex::default(),
             admitted: Mutex::default(),
+            status: Mutex::default(),
+            waits: Waits::default(),
             failed: Mutex::default(),
         })
     }
@@ -149,6 +161,11 @@ impl Core {
 
     fn runs(&self) -> MutexGuard<'_, Vec<Arc<Run>>> {
         self.runs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn is_blocked(&self) -> bool {
+        let status = self.status.lock().unwrap_or_else(PoisonError::into_inner);
+        status.as_ref().is_some_and(ConnectionStatus::blocked)
     }
 
     fn is_settled(&self) -> bool {
@@ -299,15 +316,26 @@ impl Worker {
         self.core.failed.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// How long tasks that actors took lately had waited, on average: since they were posted, if they never left this
+    /// worker, and else since their message was published, to the second below.
+    pub fn queue_wait(&self) -> Duration {
+        self.core.waits.lately(Instant::now())
+    }
+
+    /// Does the broker take no messages from this worker, since it has an alarm?
+    pub fn is_blocked(&self) -> bool {
+        self.core.is_blocked()
+    }
+
     /// Deliveries that are not acknowledged.
-    #[cfg(test)]
-    pub(super) fn live(&self) -> u64 {
+    pub fn live(&self) -> u64 {
         self.core.runs().iter().map(|r| r.live()).sum()
     }
 
     fn deliver(&self, held: Held, pool: Pool) -> Delivery {
         let (job, task, redelivered) = (held.token.run.job, Arc::clone(&held.task), held.again);
         let (lanes, since) = (Arc::clone(&self.core.lanes), Instant::now());
+        self.core.waits.taken(since, since.saturating_duration_since(held.since));
         let ticket = AmqpTicket { lanes, held: Some(held), pool, since };
         Delivery { job, task, redelivered, ticket: Box::new(ticket) }
     }

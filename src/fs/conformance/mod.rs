@@ -52,11 +52,14 @@ fn sources() -> Vec<Source> {
         |url: &str| Source { adapter: "synth", fs: open_root(url.as_bytes(), Side::Source), paths: None, _keep: None };
     let (dir, paths) = tree_on_disk();
     let fs = open_root(dir.path().as_os_str().as_bytes(), Side::Source);
+    let made_up = open_root(b"synth://?entries=200&seed=4", Side::Source);
     vec![
         synth("synth://?entries=500&seed=3"),
         synth("synth://?entries=300&files=0-3&dirs=1-2&depth=40&size=0-300000&sizes=log"),
         synth("synth://?entries=0"),
         Source { adapter: "throttled", fs: throttled(&fs), paths: Some(paths.clone()), _keep: None },
+        Source { adapter: "metered", fs: metered(&fs), paths: Some(paths.clone()), _keep: None },
+        Source { adapter: "metered", fs: metered(&made_up), paths: None, _keep: None },
         Source { adapter: "file", fs, paths: Some(paths), _keep: Some(dir) },
     ]
 }
@@ -68,10 +71,14 @@ fn targets() -> Vec<Target> {
     let slow_dir = TempDir::new().unwrap();
     let slow_at = slow_dir.path().join("target");
     let slow = throttled(&open_root(slow_at.as_os_str().as_bytes(), Side::Target));
+    let timed_dir = TempDir::new().unwrap();
+    let timed_at = timed_dir.path().join("target");
+    let timed = metered(&open_root(timed_at.as_os_str().as_bytes(), Side::Target));
     vec![
         Target { adapter: "null", fs: open_root(b"null://", Side::Target), seen_at: None, _keep: None },
         Target { adapter: "file", fs: file, seen_at: Some(at), _keep: Some(dir) },
         Target { adapter: "throttled", fs: slow, seen_at: Some(slow_at), _keep: Some(slow_dir) },
+        Target { adapter: "metered", fs: timed, seen_at: Some(timed_at), _keep: Some(timed_dir) },
     ]
 }
 
@@ -79,6 +86,11 @@ fn targets() -> Vec<Target> {
 fn throttled(fs: &Arc<dyn Filesystem>) -> Arc<dyn Filesystem> {
     let limits = Limits { bytes_per_second: Some(1 << 50), operations_per_second: Some(1 << 40) };
     super::layers::throttle::throttled(Arc::clone(fs), &[Arc::new(super::layers::Limiter::new(limits))])
+}
+
+/// Timed by nobody's clock but the layer's own.
+fn metered(fs: &Arc<dyn Filesystem>) -> Arc<dyn Filesystem> {
+    super::layers::metered::metered(Arc::clone(fs), Some(&crate::model::timings::Timings::new()))
 }
 
 /// A tree with one of everything that an unprivileged user can make.

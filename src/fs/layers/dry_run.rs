@@ -9,6 +9,7 @@ use super::super::{
     Class, Dir, Edit, Filesystem, FsError, Made, New, NewEntry, Result, SourceFile, Traits, Usage, Xattrs, aside,
 };
 use super::ghost::{GHOST_INO, absent, attributes};
+use crate::model::fleet::Space;
 use crate::model::{Finding, Kind, Metadata, Operation, RelPath, RootIdentity, Timestamp, task::Entry};
 use std::any::Any;
 use std::cell::RefCell;
@@ -64,6 +65,10 @@ impl Filesystem for DryFs {
 
     fn usage(&self) -> Option<Usage> {
         self.0.as_ref().and_then(|fs| fs.usage())
+    }
+
+    fn space(&self) -> Option<Space> {
+        self.0.as_ref().and_then(|fs| fs.space())
     }
 }
 

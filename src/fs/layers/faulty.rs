@@ -3,6 +3,7 @@
 use super::super::{
     Dir, Edit, Filesystem, FsError, Made, New, NewEntry, PartFile, Result, SourceFile, Traits, Usage, Xattrs,
 };
+use crate::model::fleet::Space;
 use crate::model::{Metadata, Operation, RelPath, RootIdentity, task::Entry};
 use std::any::Any;
 use std::sync::{Arc, Mutex};
@@ -55,6 +56,10 @@ impl Filesystem for FaultyFs {
 
     fn usage(&self) -> Option<Usage> {
         self.inner.usage()
+    }
+
+    fn space(&self) -> Option<Space> {
+        self.inner.space()
     }
 }
 

@@ -7,6 +7,7 @@ pub mod dry_run;
 pub mod faulty;
 mod ghost;
 pub mod limiter;
+pub mod metered;
 pub mod throttle;
 
 pub use limiter::Limiter;

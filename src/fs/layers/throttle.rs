@@ -7,6 +7,7 @@ use super::super::{
     Dir, Edit, Filesystem, Locked, Made, New, NewEntry, PartFile, Result, SourceFile, Traits, Usage, Xattrs, contents,
 };
 use super::Limiter;
+use crate::model::fleet::Space;
 use crate::model::{Metadata, RelPath, RootIdentity, Timestamp, task::Entry};
 use std::any::Any;
 use std::cell::Cell;
@@ -92,6 +93,10 @@ impl Filesystem for ThrottledFs {
 
     fn usage(&self) -> Option<Usage> {
         self.inner.usage()
+    }
+
+    fn space(&self) -> Option<Space> {
+        self.inner.space()
     }
 
     fn bytes_per_second(&self) -> Option<u64> {

@@ -26,6 +26,7 @@ pub use trial::{Outcome, Trials, Tried, Weight, try_out};
 
 use self::dir::PosixDir;
 use super::{Dir, Filesystem, FsError, Options, Result, RootError, Side, Traits, Usage};
+use crate::model::fleet::Space;
 use crate::model::{JobId, Operation, RelPath, RootIdentity};
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
@@ -135,6 +136,16 @@ impl Filesystem for PosixFs {
             entries: s.f_files.saturating_sub(s.f_ffree),
             bytes: s.f_blocks.saturating_sub(s.f_bfree).saturating_mul(s.f_frsize),
             whole: here.st_dev != above.st_dev,
+        })
+    }
+
+    fn space(&self) -> Option<Space> {
+        let s = rustix::fs::fstatvfs(&self.root).ok()?;
+        Some(Space {
+            bytes: s.f_blocks.saturating_mul(s.f_frsize),
+            free_bytes: s.f_bavail.saturating_mul(s.f_frsize),
+            inodes: s.f_files,
+            free_inodes: s.f_ffree,
         })
     }
 }
