@@ -1,7 +1,7 @@
 //! A worker: serves every job of a broker until it is stopped.
 
 use super::orders::{self, Desk, Leave};
-use super::{Allowed, Ended, NodeError, PoolSizes, Pools, Signals, layers};
+use super::{Allowed, Ended, Health, NodeError, PoolSizes, Pools, Signals, layers};
 use crate::actor::Jobs;
 use crate::broker::Broker;
 use crate::broker::amqp::{AmqpConfig, JobGate, Worker};
@@ -132,17 +132,20 @@ pub fn run_worker(
     sizes: PoolSizes,
     limits: Limits,
     allowed: Allowed,
+    health: &Health,
 ) -> Result<Ended, NodeError> {
     let limiter = Arc::new(Limiter::new(limits));
     let table = Arc::new(Table { passes: RwLock::default(), allowed, limiter, desk: OnceLock::new() });
     let mut config = config.clone();
     config.prefetch = orders::prefetch([sizes.dirs, sizes.files]);
     let worker = Worker::connect(&config, name.to_owned(), Arc::clone(&table) as Arc<dyn JobGate>)?;
+    health.connected(&worker);
     if worker.name() != name {
         tracing::warn!(name = escaped(worker.name().as_bytes()), "another worker has this one's name");
     }
-    tracing::info!(name = escaped(worker.name().as_bytes()), broker = %config, ?sizes, "working");
-    let left = actix::System::new().block_on(work(&worker, &table, sizes))?;
+    let (called, PoolSizes { dirs, files }) = (escaped(worker.name().as_bytes()), sizes);
+    tracing::info!(name = called, broker = %config, dir_actors = dirs, file_actors = files, "working");
+    let left = actix::System::new().block_on(work(&worker, &table, sizes, health))?;
     let at_once = matches!(left, Left::AtOnce);
     let settled = worker.close(if at_once { Duration::ZERO } else { CLOSING });
     match left {
@@ -166,10 +169,11 @@ enum Left {
 }
 
 /// Works until there is a reason to end, and until what is in hand is finished.
-async fn work(worker: &Arc<Worker>, table: &Arc<Table>, sizes: PoolSizes) -> Result<Left, NodeError> {
+async fn work(worker: &Arc<Worker>, table: &Arc<Table>, sizes: PoolSizes, health: &Health) -> Result<Left, NodeError> {
     let mut signals = Signals::new()?;
     let jobs = Arc::clone(table) as Arc<dyn Jobs>;
     let pools = Pools::start(sizes, &(Arc::new(Arc::clone(worker)) as Arc<dyn Broker>), &jobs);
+    health.started(&pools);
     let wanted = [sizes.dirs, sizes.files];
     let desk = table.desk.get_or_init(|| Desk::new(worker, &pools, wanted, Arc::clone(&table.limiter)));
     let left = tokio::select! {
@@ -177,6 +181,11 @@ async fn work(worker: &Arc<Worker>, table: &Arc<Table>, sizes: PoolSizes) -> Res
         () = desk.is_leaving(Leave::Drain) => Left::Told,
         why = lost(worker) => Left::Lost(why),
     };
+    match &left {
+        Left::Signalled(signal) => tracing::info!(signal, "stopping: what is in hand is finished"),
+        Left::Lost(why) => tracing::error!(why, "stopping: the broker is lost for good"),
+        Left::Told | Left::AtOnce => tracing::info!("told to stop: what is in hand is finished"),
+    }
     desk.leave().send_if_modified(|leave| Leave::Drain > std::mem::replace(leave, Leave::Drain.max(*leave)));
     worker.drain();
     tokio::select! {

@@ -1,8 +1,10 @@
 //! What is happening, for people and machines. Never decides anything: with telemetry gone, no job is wrong.
 
+mod at_work;
 mod board;
 pub mod counts;
 mod ledger;
 mod partitions;
 
+pub use at_work::{AtWork, Working, at_work, begin};
 pub use board::{Board, Notes, Sink, Snapshot, Told};

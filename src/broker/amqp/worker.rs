@@ -11,10 +11,11 @@ use super::token::Held;
 use super::{AmqpConfig, AmqpError, connection, nameplate, publish};
 use crate::broker::{Broker, Delivery, Pool};
 use crate::model::fleet::{Answer, JobProgress, Order};
-use crate::model::{JobId, JobSpec, Report, Timestamp, Totals};
+use crate::model::{JobId, JobSpec, Report, TaskId, Timestamp, Totals};
 use crate::telemetry::Board;
 use lapin::Connection;
 use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 use tokio::runtime::Runtime;
@@ -78,6 +79,10 @@ pub(super) struct Core {
     /// Jobs whose roots the node holds.
     admitted: Mutex<HashSet<JobId>>,
     failed: Mutex<Option<String>>,
+    /// Why it is not with the broker, if it is not.
+    apart: Mutex<Option<String>>,
+    /// Tasks that actors took.
+    taken: AtomicU64,
 }
 
 impl Core {
@@ -95,6 +100,8 @@ impl Core {
             runs: Mutex::default(),
             admitted: Mutex::default(),
             failed: Mutex::default(),
+            apart: Mutex::new(Some("connecting to the broker".to_owned())),
+            taken: AtomicU64::new(0),
         })
     }
 
@@ -110,6 +117,11 @@ impl Core {
     pub fn leading(&self) -> Vec<JobProgress> {
         let boards: Vec<_> = self.led().iter().map(|(job, (since, board))| (*job, *since, Arc::clone(board))).collect();
         boards.into_iter().map(|(job, since, board)| progress(job, since, &board)).collect()
+    }
+
+    /// Takes note that it is with the broker, or why it is not.
+    pub fn set_apart(&self, why: Option<String>) {
+        *self.apart.lock().unwrap_or_else(PoisonError::into_inner) = why;
     }
 
     pub fn add_run(&self, run: &Arc<Run>) {
@@ -253,6 +265,11 @@ impl Worker {
         self.core.terms.borrow().paused
     }
 
+    /// Is it on its way out?
+    pub fn is_ending(&self) -> bool {
+        *self.core.stage.borrow() != Stage::Open
+    }
+
     /// Changes how many deliveries may be here at a time, for dir actors and for file actors; 0 leaves the queues of
     /// that pool alone.
     pub fn set_prefetch(&self, prefetch: [u16; 2]) {
@@ -294,6 +311,23 @@ impl Worker {
         settled
     }
 
+    /// Does it take tasks?
+    ///
+    /// # Errors
+    /// Why it takes none at the moment: it is on its way out, without the broker, or paused.
+    pub fn takes_tasks(&self) -> Result<(), String> {
+        if let Some(why) = self.failed() {
+            return Err(format!("gave up on the broker: {why}"));
+        }
+        if self.is_ending() {
+            return Err("draining: it finishes what is in hand, and ends".to_owned());
+        }
+        if let Some(why) = self.core.apart.lock().unwrap_or_else(PoisonError::into_inner).clone() {
+            return Err(why);
+        }
+        if self.is_paused() { Err("paused".to_owned()) } else { Ok(()) }
+    }
+
     /// Why this worker has given up, if it has: the broker does not let it in any more.
     pub fn failed(&self) -> Option<String> {
         self.core.failed.lock().unwrap_or_else(PoisonError::into_inner).clone()
@@ -307,9 +341,10 @@ impl Worker {
 
     fn deliver(&self, held: Held, pool: Pool) -> Delivery {
         let (job, task, redelivered) = (held.token.run.job, Arc::clone(&held.task), held.again);
+        let id = TaskId { message: held.token.message(), number: 1 + self.core.taken.fetch_add(1, Relaxed) };
         let (lanes, since) = (Arc::clone(&self.core.lanes), Instant::now());
         let ticket = AmqpTicket { lanes, held: Some(held), pool, since };
-        Delivery { job, task, redelivered, ticket: Box::new(ticket) }
+        Delivery { id, job, task, redelivered, ticket: Box::new(ticket) }
     }
 }
 
@@ -355,13 +390,22 @@ async fn supervise(core: &Arc<Core>, first: Connection) {
         if core.is_closing() {
             return;
         }
+        core.set_apart(Some(lost(core, &ended)));
         patience.lived(began.elapsed());
         connection = match come_back(core, ended, &mut patience).await {
             Ok(Some(connection)) => connection,
             Ok(None) => return,
             Err(e) => return give_up(core, &e),
         };
-        tracing::warn!(broker = %core.config, "the broker is back");
+        tracing::info!(broker = %core.config, "the broker is back");
+    }
+}
+
+/// How a connection ended, in words.
+fn lost(core: &Core, ended: &lapin::Result<()>) -> String {
+    match ended {
+        Ok(()) => "the broker ended the consumers".to_owned(),
+        Err(e) => format!("lost the broker: {}", AmqpError::using(&core.config, e)),
     }
 }
 
