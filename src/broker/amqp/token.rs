@@ -112,9 +112,10 @@ impl Token {
         let _ = self.begun.set(Begun { at: Instant::now(), origin, queue, again });
     }
 
-    /// The run that published its message, and which of that run's it is, once work on it has begun.
+    /// The run that published its message, and which of that run's it is, once it is known.
     pub fn message(&self) -> Option<(u64, u64)> {
-        self.begun.get().map(|b| (b.origin.session, b.origin.number))
+        let origin = self.begun.get()?.origin;
+        (!origin.is_foreign()).then_some((origin.session, origin.number))
     }
 
     /// How long it has been worked on, or has waited for that.
