@@ -51,12 +51,7 @@ impl Watched {
     }
 
     fn await_ready(&self) {
-        let mut last = (0, String::new());
-        until("it is ready", START, || {
-            let asked = self.ask("readyz");
-            if asked != last { eprintln!("{asked:?}"); last = asked; }
-            last.0 == 200
-        });
+        until("it is ready", START, || self.ask("readyz").0 == 200);
         assert_eq!(self.ask("healthz").0, 200);
     }
 
@@ -82,6 +77,10 @@ fn a_worker_is_ready_while_it_takes_tasks() {
     watched.await_unready("paused");
     assert_eq!(fleet(&["resume", "--node", "w"]).code, 0);
     watched.await_ready();
+    // RabbitMQ does not always recover a stream that it was never told to keep anything in.
+    let (source, target) = (s.join("src"), s.join("dst"));
+    fs::create_dir(&source).unwrap();
+    assert_eq!(fleet(&["copy", source.to_str().unwrap(), target.to_str().unwrap()]).code, 0);
     broker.kill9();
     watched.await_unready("broker");
     broker.start_again();

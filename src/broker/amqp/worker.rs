@@ -21,6 +21,8 @@ use std::time::{Duration, Instant};
 use tokio::runtime::Runtime;
 use tokio::sync::watch;
 
+/// Why a worker that has just begun is without its broker.
+const CONNECTING: &str = "connecting to the broker";
 /// Failures and notes of a job that are told to those who look.
 const TOLD: usize = 10;
 
@@ -100,7 +102,7 @@ impl Core {
             runs: Mutex::default(),
             admitted: Mutex::default(),
             failed: Mutex::default(),
-            apart: Mutex::new(Some("connecting to the broker".to_owned())),
+            apart: Mutex::new(Some(CONNECTING.to_owned())),
             taken: AtomicU64::new(0),
         })
     }
@@ -119,9 +121,15 @@ impl Core {
         boards.into_iter().map(|(job, since, board)| progress(job, since, &board)).collect()
     }
 
-    /// Takes note that it is with the broker, or why it is not.
-    pub fn set_apart(&self, why: Option<String>) {
-        *self.apart.lock().unwrap_or_else(PoisonError::into_inner) = why;
+    fn set_apart(&self, why: Option<String>) -> Option<String> {
+        std::mem::replace(&mut *self.apart.lock().unwrap_or_else(PoisonError::into_inner), why)
+    }
+
+    /// It is with the broker, and what it needs there is there.
+    pub fn set_together(&self) {
+        if self.set_apart(None).is_some_and(|why| why != CONNECTING) {
+            tracing::info!(broker = %self.config, "the broker is back");
+        }
     }
 
     pub fn add_run(&self, run: &Arc<Run>) {
@@ -397,7 +405,6 @@ async fn supervise(core: &Arc<Core>, first: Connection) {
             Ok(None) => return,
             Err(e) => return give_up(core, &e),
         };
-        tracing::info!(broker = %core.config, "the broker is back");
     }
 }
 
@@ -405,7 +412,7 @@ async fn supervise(core: &Arc<Core>, first: Connection) {
 fn lost(core: &Core, ended: &lapin::Result<()>) -> String {
     match ended {
         Ok(()) => "the broker ended the consumers".to_owned(),
-        Err(e) => format!("lost the broker: {}", AmqpError::using(&core.config, e)),
+        Err(e) => AmqpError::using(&core.config, e).to_string(),
     }
 }
 
