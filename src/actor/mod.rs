@@ -7,7 +7,7 @@ mod pool;
 mod roster;
 mod worker;
 
-pub use pool::{Drain, MAX_ACTORS, PoolSupervisor, Resize};
+pub use pool::{Drain, IsAlive, MAX_ACTORS, PoolSupervisor, Resize};
 pub use roster::Roster;
 
 use crate::model::JobId;

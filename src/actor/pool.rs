@@ -48,6 +48,11 @@ pub struct Resize(pub usize);
 #[rtype(result = "()")]
 pub struct Drain;
 
+/// Is the pool alive, and has it the actors that it is to have?
+#[derive(Message)]
+#[rtype(result = "bool")]
+pub struct IsAlive;
+
 /// An actor's thread is done.
 #[derive(Message)]
 #[rtype(result = "()")]
@@ -155,6 +160,14 @@ impl Handler<Resize> for PoolSupervisor {
     }
 }
 
+impl Handler<IsAlive> for PoolSupervisor {
+    type Result = bool;
+
+    fn handle(&mut self, _: IsAlive, _: &mut Self::Context) -> bool {
+        self.wanted == 0 || !self.at_work.is_empty()
+    }
+}
+
 impl Handler<Drain> for PoolSupervisor {
     type Result = ResponseFuture<()>;
 
@@ -186,7 +199,7 @@ impl Handler<Gone> for PoolSupervisor {
 mod tests {
     use super::*;
     use crate::broker::{Delivery, Stopped, Ticket};
-    use crate::model::{JobId, Queue, Report, Task, Totals};
+    use crate::model::{JobId, Queue, Report, Task, TaskId, Totals};
     use crate::pass::{Pass, Run};
     use crate::telemetry::counts::COUNTERS;
     use std::sync::Mutex;
@@ -229,6 +242,7 @@ mod tests {
             *left -= 1;
             let ticket = CountingTicket(Arc::clone(&self.finished), Arc::clone(&self.given_back));
             Some(Delivery {
+                id: TaskId { message: None, number: *left as u64 },
                 job: JobId::random(),
                 task: Arc::new(Task::root()),
                 redelivered: left.is_multiple_of(2),
@@ -280,6 +294,7 @@ mod tests {
                 Arc::clone(&roster),
                 Some(Arc::clone(&meters)),
             );
+            assert!(pool.send(IsAlive).await.unwrap());
             for wanted in [16, 1, 8] {
                 pool.send(Resize(wanted)).await.unwrap();
             }

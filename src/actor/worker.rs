@@ -6,7 +6,7 @@ use super::{Jobs, Roster};
 use crate::broker::{Broker, Delivery, Pool, Stopped, Ticket};
 use crate::model::{Queue, Report, Task, escaped};
 use crate::pass::Run;
-use crate::telemetry::{ActorMeter, Counter, Meters};
+use crate::telemetry::{self, ActorMeter, Counter, Meters};
 use actix::prelude::*;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -77,12 +77,13 @@ impl Handler<Work> for TaskActor {
 impl TaskActor {
     /// False if the task panicked.
     fn run(&self, delivery: Delivery, place: &Place, meter: &mut ActorMeter) -> bool {
-        let Delivery { job, task, redelivered, mut ticket } = delivery;
+        let Delivery { id, job, task, redelivered, mut ticket } = delivery;
+        let _working = telemetry::begin(job, id);
         let Some(pass) = self.jobs.pass(job) else {
             return true; // dropping the ticket gives the task back
         };
         let _busy = place.begin(job, &task);
-        tracing::debug!(%job, task = task.noun(), directory = escaped(task.directory().as_bytes()), redelivered, "begins");
+        tracing::debug!(kind = task.noun(), directory = escaped(task.directory().as_bytes()), redelivered, "begins");
         let counter = meter.begin(job, redelivered);
         let mut counted = Counted { ticket: ticket.as_mut(), counter: &counter };
         let mut run = Run::new(&mut counted, redelivered);
@@ -101,7 +102,7 @@ impl TaskActor {
             Err(panic) => {
                 let why = panic_text(panic.as_ref());
                 counter.panicked();
-                tracing::error!(job = %job, pool = self.pool.noun(), why, "a task panicked its actor");
+                tracing::error!(kind = task.noun(), why, "a task panicked its actor");
                 ticket.give_back(&format!("the actor panicked: {why}"));
                 false
             }

@@ -5,7 +5,7 @@
 
 use super::spill::SpillStack;
 use super::{Broker, Delivery, Gate, MAX_ATTEMPTS, Pool, Stopped, Ticket};
-use crate::model::{Failure, JobId, Operation, Queue, Report, Task};
+use crate::model::{Failure, JobId, Operation, Queue, Report, Task, TaskId};
 use crate::telemetry::Board;
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -35,6 +35,8 @@ struct State {
     finish: SpillStack,
     again: Vec<(Arc<Task>, u32)>,
     in_flight: u64,
+    /// Deliveries so far.
+    taken: u64,
     waiting: [usize; 2],
     finishing: bool,
     over: bool,
@@ -219,13 +221,16 @@ impl Broker for Arc<Embedded> {
             }
             if let Some((task, attempts)) = state.pop(pool) {
                 state.in_flight += 1;
+                state.taken += 1;
+                let id = TaskId { message: None, number: state.taken };
                 let has_room = pool == Pool::Files && state.files_bytes < FILES_BYTES;
                 drop(state);
                 if has_room {
                     self.room.notify_all();
                 }
                 let ticket = EmbeddedTicket { broker: Arc::clone(self), task: Some(Arc::clone(&task)), attempts, pool };
-                return Some(Delivery { job: self.job, task, redelivered: attempts > 0, ticket: Box::new(ticket) });
+                let (redelivered, ticket) = (attempts > 0, Box::new(ticket));
+                return Some(Delivery { id, job: self.job, task, redelivered, ticket });
             }
             if state.broken.is_some() {
                 self.settle(state);

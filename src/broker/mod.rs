@@ -17,7 +17,7 @@ mod conformance;
 pub mod embedded;
 mod spill;
 
-use crate::model::{JobId, Queue, Report, Task, Totals};
+use crate::model::{JobId, Queue, Report, Task, TaskId, Totals};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -55,6 +55,8 @@ pub trait Broker: Send + Sync {
 
 /// A task in the hands of an actor.
 pub struct Delivery {
+    /// What it is called in logs.
+    pub id: TaskId,
     /// The job it belongs to.
     pub job: JobId,
     /// What to do.

@@ -7,7 +7,7 @@ use super::given_root;
 use super::job::{Order, RunArgs, Tell};
 use super::summary::{self, Finished};
 use super::verify::UNCERTAIN;
-use super::{print_result, refuse, say};
+use super::{complain, print_result, refuse};
 use crate::exit_code::ExitCode;
 use crate::model::fingerprint::from_hex;
 use crate::model::policy::Limits;
@@ -316,7 +316,7 @@ fn tell_check(f: &Finished<'_>, tell: Tell, certificate: &Certificate, tree: &Os
         let _ = writeln!(trouble, "treehaul: {} entries vanished while the tree was read", t.vanished);
     }
     if !trouble.is_empty() {
-        say(trouble.trim_end());
+        complain(trouble.trim_end());
     }
     code
 }

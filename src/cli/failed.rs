@@ -243,7 +243,10 @@ fn try_retry(args: &RetryArgs) -> anyhow::Result<ExitCode> {
     })?;
     let chosen = std::mem::take(&mut *chosen.lock().unwrap_or_else(PoisonError::into_inner));
     if chosen.whole > 0 {
-        say(&format!("treehaul: {} failures cannot be tried again by themselves: run the pass again", chosen.whole));
+        super::complain(&format!(
+            "treehaul: {} failures cannot be tried again by themselves: run the pass again",
+            chosen.whole
+        ));
     }
     let retry = chosen.into_retry();
     if retry.tasks.is_empty() && retry.letters.is_empty() {

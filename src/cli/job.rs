@@ -297,7 +297,7 @@ fn try_run(
     let ended = run_job(ready, args.sizes(), broker.as_ref(), &watched.board, stats);
     progress.finish();
     let code = watched.finish(&spec, ended?, tell);
-    let trouble = list.as_ref().and_then(ListTrouble::take).map(|why| super::say(&format!("treehaul: {why}")));
+    let trouble = list.as_ref().and_then(ListTrouble::take).map(|why| super::complain(&format!("treehaul: {why}")));
     let code = if trouble.is_some() && code == ExitCode::Complete { ExitCode::Infrastructure } else { code };
     if list.is_none() {
         // A job that looked at some paths only proves nothing about the others.
@@ -353,7 +353,7 @@ impl Watched {
         let finished = Finished { spec, snapshot, ended: &ended };
         let code = tell(&finished, self.tell);
         let Err(e) = self.report.finish() else { return code };
-        super::say(&format!("treehaul: {e:#}"));
+        super::complain(&format!("treehaul: {e:#}"));
         if code == ExitCode::Complete { ExitCode::Infrastructure } else { code }
     }
 }

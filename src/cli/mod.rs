@@ -16,6 +16,7 @@ mod job;
 mod key;
 mod latency;
 mod load;
+mod log;
 mod nodes;
 mod progress;
 mod reach;
@@ -35,11 +36,14 @@ mod watch;
 mod worker;
 mod would;
 
+pub use log::{complain, say};
+
 use crate::exit_code::ExitCode;
 use crate::node::NodeError;
 use crate::node::json::escaped_once;
 use anyhow::Context;
 use clap::{Parser, Subcommand};
+use log::start_logging;
 use std::ffi::OsString;
 use std::io::Write as _;
 use std::os::unix::ffi::OsStringExt;
@@ -49,6 +53,8 @@ use std::path::PathBuf;
 #[derive(Debug, Parser)]
 #[command(version = env!("TREEHAUL_VERSION"), propagate_version = true, max_term_width = 100)]
 pub struct Args {
+    #[command(flatten)]
+    log: log::LogArgs,
     #[command(subcommand)]
     command: Command,
 }
@@ -113,11 +119,6 @@ enum Command {
     Throttle(control::ThrottleArgs),
 }
 
-/// Says something on stderr. A reader that went away (`| head`) must not end a job.
-pub fn say(text: &str) {
-    let _ = writeln!(std::io::stderr(), "{text}");
-}
-
 /// Prints a result on stdout, as [`say`].
 fn print_result(text: &str) {
     let _ = writeln!(std::io::stdout(), "{text}");
@@ -131,6 +132,7 @@ pub fn escaped_lines(text: &str) -> String {
 
 /// Runs a command to its end.
 pub fn run(args: Args) -> ExitCode {
+    let _log = log::choose(args.log);
     crate::node::prepare_process();
     match args.command {
         Command::Copy(args) => copy::run(*args),
@@ -176,28 +178,9 @@ fn given_root(root: OsString) -> anyhow::Result<Vec<u8>> {
     Ok(absolute.components().collect::<PathBuf>().into_os_string().into_vec())
 }
 
-/// Log lines go to stderr; `TREEHAUL_LOG` (as `RUST_LOG`, e.g. `treehaul=debug`) overrides the level.
-fn start_logging(verbose: u8, quiet: bool) {
-    let level = match (quiet, verbose) {
-        (true, _) => "error,lapin=off",
-        (false, 0) => "warn,lapin=off,treehaul=info",
-        (false, 1) => "info,lapin=off,treehaul=debug",
-        (false, _) => "debug,treehaul=trace",
-    };
-    let filter = tracing_subscriber::EnvFilter::try_from_env("TREEHAUL_LOG")
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(level));
-    let _ = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .log_internal_errors(false)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
-        .with_target(false)
-        .try_init();
-}
-
 /// Says what went wrong before anything ran, and which exit code that is.
 fn refuse(error: &anyhow::Error) -> ExitCode {
-    say(&escaped_once(&format!("treehaul: {error:#}")));
+    complain(&escaped_once(&format!("treehaul: {error:#}")));
     match error.downcast_ref::<NodeError>() {
         Some(e) => exit_code_of(e),
         None => ExitCode::Usage,

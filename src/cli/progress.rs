@@ -31,7 +31,7 @@ impl Progress {
         }
         let shared = Arc::clone(&over);
         let show = move || {
-            if std::io::stderr().is_terminal() {
+            if std::io::stderr().is_terminal() && !super::log::is_json() {
                 draw(&board, usage, &shared);
             } else {
                 print_lines(&board, usage, &shared);

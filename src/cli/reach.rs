@@ -139,17 +139,17 @@ fn done_json(answers: &Answers) -> Value {
 pub fn tell_missing(answers: &Answers) {
     for (name, answer) in &answers.answers {
         if let Answer::Refused(why) = answer {
-            say(&format!("{} refuses: {}", escaped(name.as_bytes()), escaped(why.as_bytes())));
+            super::complain(&format!("{} refuses: {}", escaped(name.as_bytes()), escaped(why.as_bytes())));
         }
     }
     for stranger in &answers.strangers {
-        say(&stranger_text(stranger));
+        super::complain(&stranger_text(stranger));
     }
     if answers.silent > 0 {
-        say(&silent_text(answers.silent));
+        super::complain(&silent_text(answers.silent));
     }
     if answers.answers.is_empty() {
-        say("treehaul: nobody answered: no worker of that name is there, or none at all");
+        super::complain("treehaul: nobody answered: no worker of that name is there, or none at all");
     }
 }
 

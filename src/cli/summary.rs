@@ -81,7 +81,7 @@ pub fn print(f: &Finished<'_>, quiet: bool) {
     }
     let trouble = trouble(f);
     if !trouble.is_empty() {
-        super::say(trouble.trim_end());
+        super::complain(trouble.trim_end());
     }
 }
 

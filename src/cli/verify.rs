@@ -134,7 +134,7 @@ fn say(f: &Finished<'_>, tell: Tell, destination: Option<&Destination>) -> ExitC
         (None, code) => code,
     };
     if !trouble.is_empty() {
-        super::say(trouble.trim_end());
+        super::complain(trouble.trim_end());
     }
     code
 }

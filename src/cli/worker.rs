@@ -7,10 +7,13 @@ use super::settings::{ALLOWED_ROOTS, DIR_ACTORS, FILE_ACTORS, Flag, NAME};
 use super::stats::StatsArgs;
 use super::{refuse, start_logging};
 use crate::exit_code::ExitCode;
-use crate::node::{self, Allowed, Ended, PoolSizes};
+use crate::node::{self, Allowed, Ended, Health, NodeError, PoolSizes};
+use crate::web::{Server, health};
 use anyhow::Context;
 use clap::Args;
 use std::ffi::OsString;
+use std::net::SocketAddr;
+use std::sync::Arc;
 
 /// Actors of each kind, if nothing is said: enough to hide the latency of a remote filesystem.
 pub const ACTORS: usize = 16;
@@ -28,6 +31,9 @@ pub struct WorkerArgs {
     load: LoadArgs,
     #[command(flatten)]
     stats: StatsArgs,
+    /// Answer /healthz (alive?) and /readyz (with the broker, and taking tasks?) there, as 127.0.0.1:9155
+    #[arg(long, env = "TREEHAUL_HEALTH", value_name = "ADDR")]
+    health: Option<SocketAddr>,
     /// Say nothing but what went wrong
     #[arg(short, long, conflicts_with = "verbose")]
     quiet: bool,
@@ -91,12 +97,29 @@ fn try_run(args: &WorkerArgs) -> anyhow::Result<ExitCode> {
     let config = args.broker.config()?;
     let allowed = settings.list(&ALLOWED_ROOTS).map_or_else(Allowed::everything, Allowed::below);
     let stats = args.stats.of_worker(&settings)?;
-    match node::run_worker(&config, &name, sizes, args.load.limits(), allowed, stats)? {
+    let health = Health::new();
+    let _pages = args.health.map(|address| serve(address, &health)).transpose()?;
+    let limits = args.load.limits();
+    match node::run_worker(&config, &name, sizes, limits, allowed, stats, &health)? {
         // Being told to stop is how a worker ends.
         Ended::Signalled(_) | Ended::Left(_) | Ended::Complete => Ok(ExitCode::Complete),
         Ended::Aborted(why) => {
-            super::say(&format!("treehaul: {}", crate::model::escaped(why.as_bytes())));
+            super::complain(&format!("treehaul: {}", crate::model::escaped(why.as_bytes())));
             Ok(ExitCode::Infrastructure)
         }
     }
+}
+
+/// Says over HTTP how the worker is.
+fn serve(address: SocketAddr, health: &Arc<Health>) -> Result<Server, NodeError> {
+    let (lives, takes) = (Arc::clone(health), Arc::clone(health));
+    let alive = move || {
+        let health = Arc::clone(&lives);
+        async move { health.alive().await }
+    };
+    let ready = move || std::future::ready(takes.ready());
+    let server = Server::start(address, health::pages(alive, ready))
+        .map_err(|e| NodeError::System(format!("cannot answer at {address}, as --health has it: {e}")))?;
+    tracing::info!(address = %server.address(), "answers /healthz and /readyz");
+    Ok(server)
 }

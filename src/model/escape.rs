@@ -13,14 +13,7 @@ pub fn escaped(bytes: &[u8]) -> String {
         for c in chunk.valid().chars() {
             match c {
                 '\\' => out.push_str("\\\\"),
-                '\n' => out.push_str("\\n"),
-                '\t' => out.push_str("\\t"),
-                '\r' => out.push_str("\\r"),
-                c if (c as u32) < 0x20 || c as u32 == 0x7f => push_hex(&mut out, c as u8),
-                c if is_deceptive(c) => {
-                    let _ = write!(out, "\\u{{{:x}}}", c as u32);
-                }
-                c => out.push(c),
+                c => push_harmless(&mut out, c),
             }
         }
         for b in chunk.invalid() {
@@ -28,6 +21,26 @@ pub fn escaped(bytes: &[u8]) -> String {
         }
     }
     out
+}
+
+/// As [`escaped`], for words in which names are escaped already: what it put there stays as it is.
+pub fn defused(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    text.chars().for_each(|c| push_harmless(&mut out, c));
+    out
+}
+
+fn push_harmless(out: &mut String, c: char) {
+    match c {
+        '\n' => out.push_str("\\n"),
+        '\t' => out.push_str("\\t"),
+        '\r' => out.push_str("\\r"),
+        c if (c as u32) < 0x20 || c as u32 == 0x7f => push_hex(out, c as u8),
+        c if is_deceptive(c) => {
+            let _ = write!(out, "\\u{{{:x}}}", c as u32);
+        }
+        c => out.push(c),
+    }
 }
 
 fn push_hex(out: &mut String, byte: u8) {
@@ -44,7 +57,7 @@ fn is_deceptive(c: char) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::escaped;
+    use super::{defused, escaped};
     use proptest::prelude::*;
 
     #[test]
@@ -56,6 +69,13 @@ mod tests {
     fn controls_bidi_and_invalid_bytes_are_spelled_out() {
         assert_eq!(escaped(b"a\x1b[31m\n\xff\\"), "a\\x1b[31m\\n\\xff\\\\");
         assert_eq!(escaped("x\u{202e}y\u{9b}".as_bytes()), "x\\u{202e}y\\u{9b}");
+    }
+
+    #[test]
+    fn what_is_escaped_once_is_not_escaped_again() {
+        let shown = escaped("a\\b\n\u{202e}".as_bytes());
+        assert_eq!(defused(&shown), shown);
+        assert_eq!(defused("a\\b\n\u{202e}\u{9b}"), "a\\b\\n\\u{202e}\\u{9b}");
     }
 
     proptest! {

@@ -15,6 +15,7 @@ pub mod path;
 pub mod policy;
 pub mod root;
 pub mod task;
+mod task_id;
 pub mod timings;
 
 pub use escape::escaped;
@@ -26,3 +27,4 @@ pub use path::{PathError, RelPath, check_name};
 pub use policy::{DeletePolicy, MaxDelete, Policy};
 pub use root::RootIdentity;
 pub use task::{Entries, Queue, Task};
+pub use task_id::TaskId;

@@ -86,7 +86,7 @@ fn work(worker: &Arc<Worker>, table: &Table, over: &AtomicBool, hostile: Vec<Tas
         assert!(start.elapsed() < PATIENCE, "the job never ended");
         for pool in [Pool::Dirs, Pool::Files] {
             let Some(delivery) = worker.take(pool, Duration::from_millis(10)) else { continue };
-            let Delivery { job, task, redelivered, mut ticket } = delivery;
+            let Delivery { job, task, redelivered, mut ticket, .. } = delivery;
             let pass = table.pass(job).unwrap();
             hostile.take().into_iter().flatten().for_each(|task| ticket.post(task).unwrap());
             let mut run = Run::new(ticket.as_mut(), redelivered);

@@ -100,6 +100,7 @@ impl Desk {
                     operations_per_second: limit(operations_per_second, now.operations_per_second),
                 };
                 self.limiter.set(limits);
+                tracing::info!(limits = words_of(limits), "told its limits");
                 Answer::Done(words_of(limits))
             }
             Order::Stop { now: true } => Answer::Done("ends at once".to_owned()),
@@ -120,6 +121,7 @@ impl Desk {
     fn pause(&self, paused: bool) -> Answer {
         let Some(worker) = self.worker.upgrade() else { return Answer::Refused("it has ended".to_owned()) };
         worker.pause(paused);
+        tracing::info!(paused, "told whether to take tasks");
         Answer::Done(if paused { "paused" } else { "takes tasks" }.to_owned())
     }
 
@@ -140,7 +142,9 @@ impl Desk {
         if let Some(worker) = self.worker.upgrade() {
             worker.set_prefetch(prefetch(*wanted));
         }
-        Answer::Done(format!("{} dir actors, {} file actors", wanted[0], wanted[1]))
+        let [dirs, files] = *wanted;
+        tracing::info!(dir_actors = dirs, file_actors = files, "told how many actors to have");
+        Answer::Done(format!("{dirs} dir actors, {files} file actors"))
     }
 
     fn active(&self) -> Vec<Activity> {

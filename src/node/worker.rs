@@ -2,7 +2,7 @@
 
 use super::orders::{self, Desk, Leave};
 use super::spaces::Spaces;
-use super::{Allowed, Ended, NodeError, PoolSizes, Pools, Signals, Stats, layers};
+use super::{Allowed, Ended, Health, NodeError, PoolSizes, Pools, Signals, Stats, layers};
 use crate::actor::Jobs;
 use crate::broker::Broker;
 use crate::broker::amqp::{AmqpConfig, JobGate, Worker};
@@ -165,6 +165,7 @@ pub fn run_worker(
     limits: Limits,
     allowed: Allowed,
     stats: Stats,
+    health: &Health,
 ) -> Result<Ended, NodeError> {
     let table = Arc::new(Table {
         passes: RwLock::default(),
@@ -177,11 +178,13 @@ pub fn run_worker(
     let mut config = config.clone();
     config.prefetch = orders::prefetch([sizes.dirs, sizes.files]);
     let worker = Worker::connect(&config, name.to_owned(), Arc::clone(&table) as Arc<dyn JobGate>)?;
+    health.connected(&worker);
     if worker.name() != name {
         tracing::warn!(name = escaped(worker.name().as_bytes()), "another worker has this one's name");
     }
-    tracing::info!(name = escaped(worker.name().as_bytes()), broker = %config, ?sizes, "working");
-    let (left, flusher) = actix::System::new().block_on(work(&worker, &table, sizes, stats))?;
+    let (called, PoolSizes { dirs, files }) = (escaped(worker.name().as_bytes()), sizes);
+    tracing::info!(name = called, broker = %config, dir_actors = dirs, file_actors = files, "working");
+    let (left, flusher) = actix::System::new().block_on(work(&worker, &table, sizes, stats, health))?;
     let at_once = matches!(left, Left::AtOnce);
     let settled = worker.close(if at_once { Duration::ZERO } else { CLOSING });
     // What could not be sent in time is nobody's failure, and was said.
@@ -212,6 +215,7 @@ async fn work(
     table: &Arc<Table>,
     sizes: PoolSizes,
     stats: Stats,
+    health: &Health,
 ) -> Result<(Left, Option<Flusher>), NodeError> {
     let mut signals = Signals::new()?;
     let jobs = Arc::clone(table) as Arc<dyn Jobs>;
@@ -220,6 +224,7 @@ async fn work(
     let (at_work, rosters, spaces) = (Arc::downgrade(worker), pools.rosters.clone(), Arc::clone(&table.spaces));
     let stats = Stats { name: worker.name().to_owned(), ..stats };
     let flusher = stats.start(Box::new(move || orders::gauges(&at_work, &rosters, &spaces)))?;
+    health.started(&pools);
     let wanted = [sizes.dirs, sizes.files];
     let desk = table.desk.get_or_init(|| Desk::new(worker, &pools, wanted, Arc::clone(&table.limiter), meters));
     let left = tokio::select! {
@@ -227,6 +232,11 @@ async fn work(
         () = desk.is_leaving(Leave::Drain) => Left::Told,
         why = lost(worker) => Left::Lost(why),
     };
+    match &left {
+        Left::Signalled(signal) => tracing::info!(signal, "stopping: what is in hand is finished"),
+        Left::Lost(why) => tracing::error!(why, "stopping: the broker is lost for good"),
+        Left::Told | Left::AtOnce => tracing::info!("told to stop: what is in hand is finished"),
+    }
     desk.leave().send_if_modified(|leave| Leave::Drain > std::mem::replace(leave, Leave::Drain.max(*leave)));
     worker.drain();
     tokio::select! {

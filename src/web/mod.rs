@@ -2,6 +2,9 @@
 //!
 //! Invariant: whoever asks is never waited for: a job goes on as fast with a page that hangs as without one.
 
+pub mod health;
+mod patient;
+
 use axum::Router;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -29,7 +32,7 @@ impl Server {
         let serve = move || {
             let serving = async {
                 let listener = tokio::net::TcpListener::from_std(listener)?;
-                axum::serve(listener, pages).await
+                axum::serve(patient::Patient::new(listener), pages).await
             };
             // Streams of events never end by themselves: whoever still listens is left.
             let ended = runtime.block_on(async {

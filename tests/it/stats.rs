@@ -73,7 +73,15 @@ fn helper() {
             let config = AmqpConfig::new(url, QueueType::default(), Access::default()).expect("a broker");
             let sizes = PoolSizes { dirs: 3, files: 4 };
             let allowed = Allowed::everything();
-            let ended = treehaul::node::run_worker(&config, name, sizes, Limits::default(), allowed, sums(name));
+            let ended = treehaul::node::run_worker(
+                &config,
+                name,
+                sizes,
+                Limits::default(),
+                allowed,
+                sums(name),
+                &treehaul::node::Health::new(),
+            );
             assert!(matches!(ended, Ok(Ended::Signalled(_))), "{ended:?}");
         }
         ["alone", source, target] => copy_alone(source.as_bytes(), target.as_bytes(), sums("alone")),

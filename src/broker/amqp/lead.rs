@@ -165,6 +165,7 @@ impl<'a> Lead<'a> {
         }
         let worker = session.worker_name().to_owned();
         lead.link.append(&JobEvent::Led { job: spec.id, worker }).await?;
+        tracing::info!(job = %spec.id, "leads the job");
         Ok(lead)
     }
 

@@ -45,11 +45,19 @@ pub(super) struct Origin {
     pub attempt: u64,
 }
 
+/// Marks numbers of messages that nobody of this fleet published.
+const FOREIGN: u64 = 1 << 63;
+
 impl Origin {
     /// For a message that nobody of this fleet published.
     pub fn foreign() -> Self {
         // No submitter counts that far.
-        Origin { session: 0, number: 1 << 63 | super::random(), attempt: 0 }
+        Origin { session: 0, number: FOREIGN | super::random(), attempt: 0 }
+    }
+
+    /// Is it one of those?
+    pub fn is_foreign(&self) -> bool {
+        self.session == 0 && self.number & FOREIGN != 0
     }
 }
 

@@ -261,7 +261,9 @@ pub(super) fn park(token: Arc<Token>) -> Result<(), Stopped> {
 /// Sets a message aside for good: to the job's dead letters, with the reason, and into its report.
 pub(super) fn bury(body: Vec<u8>, directory: &[u8], reason: &str, token: Arc<Token>, may_wait: bool) {
     let run = Arc::clone(&token.run);
-    tracing::error!(job = %run.job, reason, "a message was set aside in the job's dead letters");
+    // Of all tasks in it.
+    let task = token.message().map(|(session, number)| format!("{session:x}:{number:x}"));
+    tracing::error!(job = %run.job, task, reason, "a message was set aside in the job's dead letters");
     token.report(failed(directory, reason.to_owned()));
     let mut headers = FieldTable::default();
     headers.insert(REASON_HEADER.into(), AMQPValue::LongString(LongString::from(reason)));

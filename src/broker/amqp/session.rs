@@ -101,6 +101,7 @@ pub(super) async fn serve(core: &Arc<Core>, connection: Connection) -> lapin::Re
     let mut jobs = JoinSet::new();
     let ended = async {
         let (log, ear, out) = session.set_up().await?;
+        core.set_together();
         let torn_down = || session.tear_down();
         let mut publishing = pin!(publish::serve(&publisher, &out, inbox, &torn_down));
         let ended = tokio::select! {

@@ -112,6 +112,12 @@ impl Token {
         let _ = self.begun.set(Begun { at: Instant::now(), origin, queue, again });
     }
 
+    /// The run that published its message, and which of that run's it is, once it is known.
+    pub fn message(&self) -> Option<(u64, u64)> {
+        let origin = self.begun.get()?.origin;
+        (!origin.is_foreign()).then_some((origin.session, origin.number))
+    }
+
     /// How long it has been worked on, or has waited for that.
     pub fn age(&self) -> Duration {
         self.begun.get().map_or(self.arrived, |b| b.at).elapsed()

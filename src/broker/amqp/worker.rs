@@ -12,15 +12,18 @@ use super::waits::Waits;
 use super::{AmqpConfig, AmqpError, connection, nameplate, publish};
 use crate::broker::{Broker, Delivery, Pool};
 use crate::model::fleet::{Answer, JobProgress, Order, Space};
-use crate::model::{JobId, JobSpec, Report, Timestamp, Totals};
+use crate::model::{JobId, JobSpec, Report, TaskId, Timestamp, Totals};
 use crate::telemetry::Board;
 use lapin::{Connection, ConnectionStatus};
 use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 use tokio::runtime::Runtime;
 use tokio::sync::watch;
 
+/// Why a worker that has just begun is without its broker.
+const CONNECTING: &str = "connecting to the broker";
 /// Failures and notes of a job that are told to those who look.
 const TOLD: usize = 10;
 
@@ -88,6 +91,10 @@ pub(super) struct Core {
     pub status: Mutex<Option<ConnectionStatus>>,
     waits: Waits,
     failed: Mutex<Option<String>>,
+    /// Why it is not with the broker, if it is not.
+    apart: Mutex<Option<String>>,
+    /// Tasks that actors took.
+    taken: AtomicU64,
 }
 
 impl Core {
@@ -107,6 +114,8 @@ impl Core {
             status: Mutex::default(),
             waits: Waits::default(),
             failed: Mutex::default(),
+            apart: Mutex::new(Some(CONNECTING.to_owned())),
+            taken: AtomicU64::new(0),
         })
     }
 
@@ -122,6 +131,17 @@ impl Core {
     pub fn leading(&self) -> Vec<JobProgress> {
         let boards: Vec<_> = self.led().iter().map(|(job, (since, board))| (*job, *since, Arc::clone(board))).collect();
         boards.into_iter().map(|(job, since, board)| progress(job, since, &board)).collect()
+    }
+
+    fn set_apart(&self, why: Option<String>) -> Option<String> {
+        std::mem::replace(&mut *self.apart.lock().unwrap_or_else(PoisonError::into_inner), why)
+    }
+
+    /// It is with the broker, and what it needs there is there.
+    pub fn set_together(&self) {
+        if self.set_apart(None).is_some_and(|why| why != CONNECTING) {
+            tracing::info!(broker = %self.config, "the broker is back");
+        }
     }
 
     pub fn add_run(&self, run: &Arc<Run>) {
@@ -270,6 +290,11 @@ impl Worker {
         self.core.terms.borrow().paused
     }
 
+    /// Is it on its way out?
+    pub fn is_ending(&self) -> bool {
+        *self.core.stage.borrow() != Stage::Open
+    }
+
     /// Changes how many deliveries may be here at a time, for dir actors and for file actors; 0 leaves the queues of
     /// that pool alone.
     pub fn set_prefetch(&self, prefetch: [u16; 2]) {
@@ -311,6 +336,23 @@ impl Worker {
         settled
     }
 
+    /// Does it take tasks?
+    ///
+    /// # Errors
+    /// Why it takes none at the moment: it is on its way out, without the broker, or paused.
+    pub fn takes_tasks(&self) -> Result<(), String> {
+        if let Some(why) = self.failed() {
+            return Err(format!("gave up on the broker: {why}"));
+        }
+        if self.is_ending() {
+            return Err("draining: it finishes what is in hand, and ends".to_owned());
+        }
+        if let Some(why) = self.core.apart.lock().unwrap_or_else(PoisonError::into_inner).clone() {
+            return Err(why);
+        }
+        if self.is_paused() { Err("paused".to_owned()) } else { Ok(()) }
+    }
+
     /// Why this worker has given up, if it has: the broker does not let it in any more.
     pub fn failed(&self) -> Option<String> {
         self.core.failed.lock().unwrap_or_else(PoisonError::into_inner).clone()
@@ -334,10 +376,11 @@ impl Worker {
 
     fn deliver(&self, held: Held, pool: Pool) -> Delivery {
         let (job, task, redelivered) = (held.token.run.job, Arc::clone(&held.task), held.again);
+        let id = TaskId { message: held.token.message(), number: 1 + self.core.taken.fetch_add(1, Relaxed) };
         let (lanes, since) = (Arc::clone(&self.core.lanes), Instant::now());
         self.core.waits.taken(since, since.saturating_duration_since(held.since));
         let ticket = AmqpTicket { lanes, held: Some(held), pool, since };
-        Delivery { job, task, redelivered, ticket: Box::new(ticket) }
+        Delivery { id, job, task, redelivered, ticket: Box::new(ticket) }
     }
 }
 
@@ -383,13 +426,21 @@ async fn supervise(core: &Arc<Core>, first: Connection) {
         if core.is_closing() {
             return;
         }
+        core.set_apart(Some(lost(core, &ended)));
         patience.lived(began.elapsed());
         connection = match come_back(core, ended, &mut patience).await {
             Ok(Some(connection)) => connection,
             Ok(None) => return,
             Err(e) => return give_up(core, &e),
         };
-        tracing::warn!(broker = %core.config, "the broker is back");
+    }
+}
+
+/// How a connection ended, in words.
+fn lost(core: &Core, ended: &lapin::Result<()>) -> String {
+    match ended {
+        Ok(()) => "the broker ended the consumers".to_owned(),
+        Err(e) => AmqpError::using(&core.config, e).to_string(),
     }
 }
 
