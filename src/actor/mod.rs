@@ -5,6 +5,7 @@
 
 mod pool;
 mod roster;
+mod slow;
 mod worker;
 
 pub use pool::{Drain, MAX_ACTORS, PoolSupervisor, Resize};

@@ -2,6 +2,7 @@
 
 use super::pool::{Gone, PoolSupervisor};
 use super::roster::Place;
+use super::slow::Spending;
 use super::{Jobs, Roster};
 use crate::broker::{Broker, Delivery, Pool};
 use crate::model::escaped;
@@ -10,7 +11,7 @@ use actix::prelude::*;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How long an actor waits for a task before it looks whether it is to retire.
 const PATIENCE: Duration = Duration::from_millis(100);
@@ -58,9 +59,10 @@ impl Handler<Work> for TaskActor {
         let mut farewell = Farewell { actor: self, panicked: true };
         // Given up before the pool hears of the end.
         let place = self.roster.join(self.id);
+        let mut spending = Spending::default();
         while !self.retire.load(Ordering::Relaxed) {
             let Some(delivery) = self.broker.take(self.pool, PATIENCE) else { continue };
-            if !self.run(delivery, &place) {
+            if !self.run(delivery, &place, &mut spending) {
                 return; // a fresh thread takes over
             }
         }
@@ -70,7 +72,7 @@ impl Handler<Work> for TaskActor {
 
 impl TaskActor {
     /// False if the task panicked.
-    fn run(&self, delivery: Delivery, place: &Place) -> bool {
+    fn run(&self, delivery: Delivery, place: &Place, spending: &mut Spending) -> bool {
         let Delivery { job, task, redelivered, mut ticket } = delivery;
         let Some(pass) = self.jobs.pass(job) else {
             return true; // dropping the ticket gives the task back
@@ -78,8 +80,11 @@ impl TaskActor {
         let _busy = place.begin(job, &task);
         tracing::debug!(%job, task = task.noun(), directory = escaped(task.directory().as_bytes()), redelivered, "begins");
         let mut run = Run::new(ticket.as_mut(), redelivered);
+        let began = Instant::now();
         let outcome = catch_unwind(AssertUnwindSafe(|| pass.run(&task, &mut run)));
-        let report = run.report;
+        let slow = spending.take(job, &task, began.elapsed(), run.spent());
+        let mut report = run.report;
+        report.slow.extend(slow);
         match outcome {
             Ok(done) => {
                 if !report.is_empty() {
