@@ -110,16 +110,21 @@ impl Totals {
 
     /// Entries that are done with, however it went.
     pub fn done(&self) -> u64 {
-        self.copied
-            + self.updated
-            + self.unchanged
-            + self.failed
-            + self.vanished
-            + self.changed_while_copying
-            + self.filtered
-            + self.deleted
-            + self.same
-            + self.different
+        // A message may say anything.
+        [
+            self.copied,
+            self.updated,
+            self.unchanged,
+            self.failed,
+            self.vanished,
+            self.changed_while_copying,
+            self.filtered,
+            self.deleted,
+            self.same,
+            self.different,
+        ]
+        .into_iter()
+        .fold(0, u64::saturating_add)
     }
 }
 
