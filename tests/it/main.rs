@@ -15,6 +15,7 @@ mod fleet;
 mod fleet_life;
 mod history;
 mod hosts;
+mod html_report;
 mod kill;
 mod limits;
 mod links;
