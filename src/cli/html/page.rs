@@ -4,10 +4,10 @@
 //! through [`text`](super::text).
 
 use super::sections::{SECTIONS, Section};
-use super::text::{count, duration, moment, name, rate, size, words};
+use super::text::{capital, count, duration, moment, name, rate, size, words};
 use super::{Hands, Told};
 use crate::exit_code::ExitCode;
-use crate::model::Timestamp;
+use crate::model::{Timestamp, Totals};
 use crate::node::Ended;
 use std::fmt::Write as _;
 
@@ -67,6 +67,9 @@ fn verdict(told: &Told<'_>) -> (&'static str, &'static str, String) {
         (Ended::Complete, ExitCode::Complete) if told.spec.pass == "verify" => {
             ("the same", "good", format!("Both trees are the same, all {} entries.", count(t.same)))
         }
+        (Ended::Complete, ExitCode::Complete) if lost(t) > 0 => {
+            ("complete", "good", "Everything that was found is done with, but not everything could be kept.".to_owned())
+        }
         (Ended::Complete, ExitCode::Complete) => {
             ("complete", "good", "Everything that was found is done with.".to_owned())
         }
@@ -80,6 +83,11 @@ fn verdict(told: &Told<'_>) -> (&'static str, &'static str, String) {
         ),
         (Ended::Complete, _) => ("stopped", "bad", "The job is over, but something around it went wrong.".to_owned()),
     }
+}
+
+/// Attributes that could not be kept.
+fn lost(t: &Totals) -> u64 {
+    t.iter().filter(|(key, _)| key.starts_with("lost_")).map(|(_, n)| n).fold(0, u64::saturating_add)
 }
 
 fn heading(told: &Told<'_>) -> String {
@@ -152,23 +160,25 @@ fn later(time: Timestamp, by: std::time::Duration) -> Timestamp {
     Timestamp { sec: time.sec.saturating_add(i64::try_from(by.as_secs()).unwrap_or(i64::MAX)), ..time }
 }
 
-fn capital(text: &str) -> String {
-    let mut chars = text.chars();
-    chars.next().map_or_else(String::new, |first| first.to_uppercase().chain(chars).collect())
-}
-
 /// The few numbers that everybody looks for.
 fn tiles(told: &Told<'_>) -> String {
     let (t, lasted) = (&told.snapshot.totals, told.chronicle.lasted);
     let data = t.bytes_copied.saturating_add(t.bytes_read);
-    let entries = if told.spec.policy.dry_run { t.found } else { t.done() };
-    let read = if t.bytes_read > 0 { "read and compared" } else { "written" };
+    let dry = told.spec.policy.dry_run;
+    let entries = if dry { t.found } else { t.done() };
+    let data_words = match t.bytes_read {
+        0 if dry => "would be written",
+        0 => "written",
+        _ => "read, compared",
+    };
     let mut tiles = vec![
         (count(entries), "entries", ""),
-        (size(data), read, ""),
+        (size(data), data_words, ""),
         (count(rate(entries, lasted) as u64), "entries a second", ""),
-        (size(rate(data, lasted) as u64), "a second", ""),
     ];
+    if !dry {
+        tiles.push((size(rate(data, lasted) as u64), "a second", ""));
+    }
     match told.spec.pass.as_str() {
         "verify" => tiles.push((count(t.different), "different", if t.different > 0 { "bad" } else { "" })),
         "sync" | "delete" if told.spec.policy.dry_run => tiles.push((count(t.extra), "would be removed", "")),

@@ -7,6 +7,9 @@ use std::time::Duration;
 
 /// Steps of a plot over time: as many as can be told apart.
 const STEPS: usize = 120;
+/// Fewer in a short job: what actors do is told when a task is done, and a step is to be longer than most tasks.
+const SHORT_STEPS: usize = 12;
+const SHORT: Duration = Duration::from_millis(800);
 /// The drawing, in units of its own; it is as wide as the page.
 const WIDTH: f64 = 720.0;
 const HEIGHT: f64 = 150.0;
@@ -29,8 +32,10 @@ pub enum Unit {
 /// What was done in each step of the time, a second.
 pub fn rates(samples: &[Sample], value: fn(&Sample) -> u64) -> Vec<f64> {
     let (Some(first), Some(last)) = (samples.first(), samples.last()) else { return Vec::new() };
-    let steps = (samples.len() - 1).min(STEPS);
-    let width = (last.at - first.at).as_secs_f64() / steps.max(1) as f64;
+    let all = last.at.saturating_sub(first.at).as_secs_f64();
+    let wanted = ((all / SHORT.as_secs_f64()) as usize).clamp(SHORT_STEPS, STEPS);
+    let steps = (samples.len() - 1).min(wanted);
+    let width = all / steps.max(1) as f64;
     let mut most = 0;
     // What failed and is tried again was done before.
     let points = samples.iter().map(|sample| {

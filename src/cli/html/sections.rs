@@ -317,7 +317,7 @@ fn finding_words(kind: &str) -> String {
     match kind {
         "missing" => "Only in the source".to_owned(),
         "extra" => "Only in the target".to_owned(),
-        other if other.starts_with("would ") => words(other),
+        other if other.starts_with("would ") => words(&super::text::capital(other)),
         other => format!("Different {}", words(other)),
     }
 }
@@ -327,7 +327,8 @@ fn finding_line(finding: &Finding) -> String {
     let [what, expected, found] = [&finding.what, &finding.expected, &finding.found].map(|text| words(text));
     match finding.what.as_str() {
         "missing" | "extra" => format!("<code>{path}</code> <span class=\"why\">{}</span>", finding_words(&what)),
-        _ if expected.is_empty() && found.is_empty() => {
+        // What would be done says it all.
+        doing if doing.starts_with("would ") => {
             format!("<code>{path}</code> <span class=\"why\">{what}</span>")
         }
         _ => format!(

@@ -30,6 +30,12 @@ pub fn name(bytes: &[u8]) -> String {
     words(&if bytes.is_empty() { ".".to_owned() } else { escaped(bytes) })
 }
 
+/// With a capital at its beginning.
+pub fn capital(text: &str) -> String {
+    let mut chars = text.chars();
+    chars.next().map_or_else(String::new, |first| first.to_uppercase().chain(chars).collect())
+}
+
 /// A number, with separators.
 pub fn count(n: u64) -> String {
     HumanCount(n).to_string()
