@@ -12,6 +12,7 @@ packages_of() {
     case $1 in
         bindfs) echo bindfs ;;
         cc) echo gcc libc6-dev ;;
+        chromium) echo chromium ;;
         curl) echo curl ca-certificates ;;
         getfattr) echo attr ;;
         ip) echo iproute2 ;;
@@ -36,7 +37,7 @@ fail() {
 }
 
 if [ $# -eq 0 ]; then
-    set -- bindfs cc curl getfattr ip memcached openssl python3 rabbitmq-server rsync script setfacl shellcheck strace systemd-analyze \
+    set -- bindfs cc chromium curl getfattr ip memcached openssl python3 rabbitmq-server rsync script setfacl shellcheck strace systemd-analyze \
         /usr/bin/time
 fi
 

@@ -5,6 +5,7 @@
 
 mod pool;
 mod roster;
+mod slow;
 mod worker;
 
 pub use pool::{Drain, IsAlive, MAX_ACTORS, PoolSupervisor, Resize};

@@ -2,6 +2,7 @@
 
 use super::pool::{Gone, PoolSupervisor};
 use super::roster::Place;
+use super::slow::Spending;
 use super::{Jobs, Roster};
 use crate::broker::{Broker, Delivery, Pool, Stopped, Ticket};
 use crate::model::{Queue, Report, Task, escaped};
@@ -11,7 +12,7 @@ use actix::prelude::*;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How long an actor waits for a task before it looks whether it is to retire.
 const PATIENCE: Duration = Duration::from_millis(100);
@@ -61,12 +62,13 @@ impl Handler<Work> for TaskActor {
         // Given up before the pool hears of the end.
         let place = self.roster.join(self.id);
         let mut meter = Meters::join(self.meters.as_ref(), self.pool.noun(), self.id);
+        let mut spending = Spending::default();
         while !self.retire.load(Ordering::Relaxed) {
             let Some(delivery) = self.broker.take(self.pool, PATIENCE) else {
                 meter.rest();
                 continue;
             };
-            if !self.run(delivery, &place, &mut meter) {
+            if !self.run(delivery, &place, &mut meter, &mut spending) {
                 return; // a fresh thread takes over
             }
         }
@@ -76,7 +78,7 @@ impl Handler<Work> for TaskActor {
 
 impl TaskActor {
     /// False if the task panicked.
-    fn run(&self, delivery: Delivery, place: &Place, meter: &mut ActorMeter) -> bool {
+    fn run(&self, delivery: Delivery, place: &Place, meter: &mut ActorMeter, spending: &mut Spending) -> bool {
         let Delivery { id, job, task, redelivered, mut ticket } = delivery;
         let _working = telemetry::begin(job, id);
         let Some(pass) = self.jobs.pass(job) else {
@@ -87,8 +89,11 @@ impl TaskActor {
         let counter = meter.begin(job, redelivered);
         let mut counted = Counted { ticket: ticket.as_mut(), counter: &counter };
         let mut run = Run::new(&mut counted, redelivered);
+        let began = Instant::now();
         let outcome = catch_unwind(AssertUnwindSafe(|| pass.run(&task, &mut run)));
-        let report = run.report;
+        let slow = spending.take(job, &task, began.elapsed(), run.spent());
+        let mut report = run.report;
+        report.slow.extend(slow);
         match outcome {
             Ok(done) => {
                 if !report.is_empty() {

@@ -170,7 +170,7 @@ impl Chosen {
         if failure.operation == Operation::Run {
             // Its message is in the dead letters.
             self.retry.letters.insert(failure.path.clone());
-            self.retry.numbers.entry(failure.path.clone()).or_default().push((number, counted()));
+            self.retry.numbers.entry(failure.path.clone()).or_default().push((number, failure.cause(), counted()));
             return;
         }
         match pass::retry::again(failure) {
@@ -180,6 +180,7 @@ impl Chosen {
                 self.groups.entry(key).or_default().push(task);
                 self.retry.back.add(&counted());
                 self.retry.failures.push(number);
+                *self.retry.causes.entry(failure.cause()).or_default() += 1;
             }
         }
     }

@@ -2,6 +2,7 @@
 
 use super::broker::BrokerArgs;
 use super::files_from::{FilesFrom, ListTrouble};
+use super::html::{Hands, HtmlReport, Watching};
 use super::progress::Progress;
 use super::report::{ReportEnd, ReportFile};
 use super::since::SinceArgs;
@@ -26,7 +27,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 /// The share of a job, if nothing is said.
-const DEFAULT_PRIORITY: u8 = 10;
+pub const DEFAULT_PRIORITY: u8 = 10;
 
 /// Between which roots, and how.
 #[derive(Debug, Args)]
@@ -69,6 +70,9 @@ pub struct ShowArgs {
     /// Write everything that failed or was found to this file, one JSON object a line
     #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
+    /// Write a page about the job to this file when it is over, however it ended; outside both trees
+    #[arg(long, value_name = "FILE")]
+    html_report: Option<PathBuf>,
     /// Print the summary as one JSON object
     #[arg(long)]
     json: bool,
@@ -227,6 +231,11 @@ impl ShowArgs {
     pub fn start_logging(&self) {
         start_logging(self.verbose, self.quiet || self.verbose == 0);
     }
+
+    /// The page that is wanted of a job between two roots, if it can be written.
+    fn html(&self, roots: [&[u8]; 2]) -> anyhow::Result<Option<HtmlReport>> {
+        self.html_report.as_deref().map(|path| HtmlReport::new(path, roots)).transpose()
+    }
 }
 
 /// How much is said at the end.
@@ -270,6 +279,10 @@ fn try_run(
 ) -> anyhow::Result<ExitCode> {
     let broker = args.broker.optional()?;
     anyhow::ensure!(!args.detach || broker.is_some(), "only a fleet can be left alone with a job: name its --broker");
+    anyhow::ensure!(
+        !args.detach || args.show.html_report.is_none(),
+        "--html-report is written by who waits for the job's end: give it to `treehaul follow`"
+    );
     let stats = if broker.is_some() {
         args.stats.refuse_at_submitter()?;
         Stats::default()
@@ -277,8 +290,11 @@ fn try_run(
         args.stats.of_job(&args.broker.settings(args.stats.flags())?)?
     };
     let report = args.show.report.as_deref().map(ReportFile::open).transpose()?;
-    let ready = ready(roots, order, args.priority, broker.as_ref(), stats.meters.as_deref())?;
-    let watched = Watched::start(&ready.spec, report, &args.show, 0)?;
+    let [source, target] = roots;
+    let (source, target) = (given_root(source)?, given_root(target)?);
+    let html = args.show.html([&source, &target])?;
+    let ready = ready([source, target], order, args.priority, broker.as_ref(), stats.meters.as_deref())?;
+    let mut watched = Watched::start(&ready.spec, report, &args.show, 0)?;
     if let Some(id) = ready.running {
         watched.board.note(&format!("job {id} does this already: following it"));
     }
@@ -293,12 +309,11 @@ fn try_run(
         drop(held);
         return Ok(ExitCode::Complete);
     }
+    watched.write_html(html, Hands::of(broker.is_some(), args.sizes()));
     let progress = watched.progress(usage);
     let ended = run_job(ready, args.sizes(), broker.as_ref(), &watched.board, stats);
     progress.finish();
-    let code = watched.finish(&spec, ended?, tell);
-    let trouble = list.as_ref().and_then(ListTrouble::take).map(|why| super::complain(&format!("treehaul: {why}")));
-    let code = if trouble.is_some() && code == ExitCode::Complete { ExitCode::Infrastructure } else { code };
+    let code = watched.finish(&spec, ended?, tell, || list.as_ref().and_then(ListTrouble::take));
     if list.is_none() {
         // A job that looked at some paths only proves nothing about the others.
         node::history::remember(&spec, code.number());
@@ -311,6 +326,7 @@ pub struct Watched {
     /// Its board.
     pub board: Arc<Board>,
     report: ReportEnd,
+    html: Option<Watching>,
     lines: Option<Lines>,
     tell: Tell,
 }
@@ -326,7 +342,12 @@ impl Watched {
             (sink, None)
         };
         let tell = Tell { json: args.json, quiet: args.quiet };
-        Ok(Watched { board: Arc::new(Board::new(sink)), report, lines, tell })
+        Ok(Watched { board: Arc::new(Board::new(sink)), report, html: None, lines, tell })
+    }
+
+    /// Writes a page at the end, too.
+    fn write_html(&mut self, html: Option<HtmlReport>, hands: Hands) {
+        self.html = html.map(|html| html.watch(&self.board, hands));
     }
 
     fn progress(&self, usage: Option<Usage>) -> Progress {
@@ -335,8 +356,14 @@ impl Watched {
         Progress::start(Arc::clone(&self.board), usage, quiet)
     }
 
-    /// Judges, and says how it ended.
-    fn finish(self, spec: &JobSpec, ended: Ended, tell: impl FnOnce(&Finished<'_>, Tell) -> ExitCode) -> ExitCode {
+    /// Judges, says how it ended, and writes it down. What else went wrong is asked for once that was said.
+    fn finish(
+        self,
+        spec: &JobSpec,
+        ended: Ended,
+        tell: impl FnOnce(&Finished<'_>, Tell) -> ExitCode,
+        also: impl FnOnce() -> Option<String>,
+    ) -> ExitCode {
         let ended = match ended {
             Ended::Complete => {
                 self.board.settle(&spec.policy.verify.salt).map_or_else(Ended::Aborted, |()| Ended::Complete)
@@ -351,8 +378,23 @@ impl Watched {
             snapshot.totals = self.board.progress();
         }
         let finished = Finished { spec, snapshot, ended: &ended };
-        let code = tell(&finished, self.tell);
-        let Err(e) = self.report.finish() else { return code };
+        let mut code = tell(&finished, self.tell);
+        let mut trouble = Vec::new();
+        let mut is_wrong = |why: String| {
+            super::complain(&format!("treehaul: {why}"));
+            trouble.push(why);
+            if code == ExitCode::Complete {
+                code = ExitCode::Infrastructure;
+            }
+        };
+        if let Err(e) = self.report.finish() {
+            is_wrong(format!("{e:#}"));
+        }
+        if let Some(why) = also() {
+            is_wrong(why);
+        }
+        let Some(html) = self.html else { return code };
+        let Err(e) = html.finish(&self.board, &finished, (code, trouble)) else { return code };
         super::complain(&format!("treehaul: {e:#}"));
         if code == ExitCode::Complete { ExitCode::Infrastructure } else { code }
     }
@@ -393,13 +435,12 @@ impl Ready {
 
 /// Checks everything that can be checked before anything is touched.
 fn ready(
-    [source, target]: [OsString; 2],
+    [source, target]: [Vec<u8>; 2],
     mut order: Order,
     priority: u8,
     broker: Option<&AmqpConfig>,
     meters: Option<&Meters>,
 ) -> anyhow::Result<Ready> {
-    let (source, target) = (given_root(source)?, given_root(target)?);
     let job = JobId::random();
     if let Some(since) = &order.since {
         anyhow::ensure!(
@@ -500,11 +541,13 @@ pub fn follow_job(
     tell: impl FnOnce(&Finished<'_>, Tell) -> ExitCode,
 ) -> anyhow::Result<ExitCode> {
     let report = args.report.as_deref().map(ReportFile::open).transpose()?;
-    let watched = Watched::start(spec, report, args, retries)?;
+    let html = args.html([&spec.source, &spec.target])?;
+    let mut watched = Watched::start(spec, report, args, retries)?;
+    watched.write_html(html, Hands::Fleet);
     let progress = watched.progress(None);
     let ended = node::follow(spec.id, config, reader, &watched.board);
     progress.finish();
-    let code = watched.finish(spec, ended?, tell);
+    let code = watched.finish(spec, ended?, tell, || None);
     node::history::remember(spec, code.number());
     Ok(code)
 }

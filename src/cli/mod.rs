@@ -12,6 +12,7 @@ mod failed;
 mod files_from;
 mod filter;
 mod follow;
+mod html;
 mod job;
 mod key;
 mod latency;

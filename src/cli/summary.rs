@@ -2,7 +2,7 @@
 
 use super::job::Tell;
 use crate::exit_code::ExitCode;
-use crate::model::{JobSpec, Totals, escaped};
+use crate::model::{JobSpec, Spread, Totals, escaped, spread};
 use crate::node::Ended;
 use crate::node::json::{failure_json, finding_json};
 use crate::telemetry::Snapshot;
@@ -68,9 +68,27 @@ pub fn json(f: &Finished<'_>) -> serde_json::Value {
         "reason": if let Ended::Aborted(why) = f.ended { Some(escaped(why.as_bytes())) } else { None },
         "elapsed_seconds": f.snapshot.elapsed.as_secs_f64(),
         "totals": totals,
+        "spread": spread_json(&f.snapshot.totals.spread),
         "findings": f.snapshot.findings.iter().map(finding_json).collect::<Vec<_>>(),
         "failures": f.snapshot.failures.iter().map(failure_json).collect::<Vec<_>>(),
         "notes": f.snapshot.notes,
+    })
+}
+
+/// Classes of files that hold any: by size, and by age when the job was submitted.
+fn spread_json(spread: &Spread) -> serde_json::Value {
+    let class = |limit: &str, most: Option<u64>, class: &spread::Class| {
+        (class.files > 0).then(|| serde_json::json!({ limit: most, "files": class.files, "bytes": class.bytes }))
+    };
+    let sizes = spread.sizes.iter().enumerate();
+    let sizes: Vec<_> = sizes.filter_map(|(n, c)| class("up_to_bytes", spread::size_limit(n), c)).collect();
+    let ages = spread.ages.iter().enumerate().filter(|(n, _)| *n != spread::NEWER);
+    let days = |n: usize| spread::AGE_DAYS.get(n).copied().map(u64::from);
+    let newer = spread.ages[spread::NEWER];
+    serde_json::json!({
+        "sizes": sizes,
+        "ages": ages.filter_map(|(n, c)| class("up_to_days", days(n), c)).collect::<Vec<_>>(),
+        "newer_than_the_job": { "files": newer.files, "bytes": newer.bytes },
     })
 }
 

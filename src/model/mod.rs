@@ -14,6 +14,8 @@ pub mod outcome;
 pub mod path;
 pub mod policy;
 pub mod root;
+pub mod slow;
+pub mod spread;
 pub mod task;
 mod task_id;
 pub mod timings;
@@ -26,5 +28,7 @@ pub use outcome::{Evidence, Failure, Finding, Half, Mark, Operation, Phase, Repo
 pub use path::{PathError, RelPath, check_name};
 pub use policy::{DeletePolicy, MaxDelete, Policy};
 pub use root::RootIdentity;
+pub use slow::{Slow, Slowest, Spent};
+pub use spread::Spread;
 pub use task::{Entries, Queue, Task};
 pub use task_id::TaskId;

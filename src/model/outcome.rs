@@ -1,7 +1,8 @@
 //! What became of entries: totals that add up, and failures one by one.
 
 use super::fingerprint::Sum;
-use super::{Kind, Metadata};
+use super::slow::{self, Slow, Slowest};
+use super::{Kind, Metadata, Spread, Timestamp};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -9,13 +10,23 @@ macro_rules! totals {
     ($($(#[$doc:meta])* $field:ident,)*) => {
         /// Counters of one task, one worker or a whole job. They add, and only grow, but for what failed and is tried again.
         #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-        pub struct Totals { $($(#[$doc])* pub $field: u64,)* }
+        pub struct Totals {
+            $($(#[$doc])* pub $field: u64,)*
+            /// How the files are spread over sizes and ages.
+            pub spread: Spread,
+        }
         impl Totals {
             /// Adds another's counters.
-            pub fn add(&mut self, other: &Totals) { $(self.$field = self.$field.saturating_add(other.$field);)* }
+            pub fn add(&mut self, other: &Totals) {
+                $(self.$field = self.$field.saturating_add(other.$field);)*
+                self.spread.add(&other.spread);
+            }
             /// Takes out what was added before.
-            pub fn take_back(&mut self, other: &Totals) { $(self.$field = self.$field.saturating_sub(other.$field);)* }
-            /// Name and value of each counter, in the order of the summary.
+            pub fn take_back(&mut self, other: &Totals) {
+                $(self.$field = self.$field.saturating_sub(other.$field);)*
+                self.spread.take_back(&other.spread);
+            }
+            /// Name and value of each counter, in the order of the summary; without [`spread`](Totals::spread).
             pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> {
                 [$((stringify!($field), self.$field)),*].into_iter()
             }
@@ -83,12 +94,13 @@ totals! {
 }
 
 impl Totals {
-    /// Counts an entry by its kind, and a file's bytes.
-    pub fn count_kind(&mut self, m: &Metadata) {
+    /// Counts an entry by its kind, and a file by its size and its age in a job that was submitted then.
+    pub fn count_kind(&mut self, m: &Metadata, submitted: Timestamp) {
         match m.kind {
             Kind::File => {
                 self.files += 1;
                 self.bytes_found += m.size;
+                self.spread.count(m, submitted);
             }
             Kind::Symlink => self.symlinks += 1,
             Kind::Directory => self.directories += 1,
@@ -98,16 +110,21 @@ impl Totals {
 
     /// Entries that are done with, however it went.
     pub fn done(&self) -> u64 {
-        self.copied
-            + self.updated
-            + self.unchanged
-            + self.failed
-            + self.vanished
-            + self.changed_while_copying
-            + self.filtered
-            + self.deleted
-            + self.same
-            + self.different
+        // A message may say anything.
+        [
+            self.copied,
+            self.updated,
+            self.unchanged,
+            self.failed,
+            self.vanished,
+            self.changed_while_copying,
+            self.filtered,
+            self.deleted,
+            self.same,
+            self.different,
+        ]
+        .into_iter()
+        .fold(0, u64::saturating_add)
     }
 }
 
@@ -181,6 +198,15 @@ pub enum Phase {
     Whole,
 }
 
+/// Why entries failed, as far as it can be told in numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Cause {
+    /// What was tried.
+    pub operation: Operation,
+    /// The system's error number, if it was the system.
+    pub errno: Option<i32>,
+}
+
 /// One entry that failed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failure {
@@ -203,6 +229,11 @@ impl Failure {
     /// A failure of something that cannot be tried again by itself, and of which nobody knows what it counted.
     pub fn new(path: Vec<u8>, operation: Operation, errno: Option<i32>, message: String) -> Self {
         Failure { path, operation, errno, message, phase: Phase::Whole, counted: None }
+    }
+
+    /// Why.
+    pub fn cause(&self) -> Cause {
+        Cause { operation: self.operation, errno: self.errno }
     }
 }
 
@@ -310,6 +341,8 @@ pub struct Report {
     pub findings: Vec<Finding>,
     /// What was seen of the trees, if the pass compares them.
     pub evidence: Option<Box<Evidence>>,
+    /// Directories that took long.
+    pub slow: Vec<Slow>,
     /// The whole job cannot go on, and why.
     pub abort: Option<String>,
 }
@@ -336,6 +369,12 @@ impl Report {
         self.totals.add(&more.totals);
         self.failures.extend(more.failures);
         self.findings.extend(more.findings);
+        self.slow.extend(more.slow);
+        if self.slow.len() > 2 * slow::TOLD {
+            let mut slowest = Slowest::of(slow::TOLD);
+            self.slow.drain(..).for_each(|slow| slowest.add(slow));
+            self.slow = slowest.into_list();
+        }
         match (&mut self.evidence, more.evidence) {
             (Some(all), Some(more)) => all.add(*more),
             (all, more @ Some(_)) => *all = more,

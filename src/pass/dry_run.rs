@@ -31,10 +31,11 @@ impl Pass for DryRun {
         let mut ticket = Telling(&mut *run.ticket);
         let report = std::mem::take(&mut run.report);
         let turn = std::mem::replace(&mut run.turn, Turn::begin());
-        let mut inner = Run { ticket: &mut ticket, report, redelivered: run.redelivered, turn, told: None };
+        let (redelivered, early) = (run.redelivered, run.early);
+        let mut inner = Run { ticket: &mut ticket, report, redelivered, turn, told: None, early };
         let done = self.inner.run(task, &mut inner);
-        let report = inner.report;
-        run.report = report;
+        let (report, early) = (inner.report, inner.early);
+        (run.report, run.early) = (report, early);
         run.report.findings.append(&mut dry_run::take());
         done
     }

@@ -17,7 +17,7 @@ use self::turn::Turn;
 use crate::broker::{Stopped, Ticket};
 use crate::fs::{Filesystem, Side};
 use crate::model::task::Names;
-use crate::model::{JobSpec, Report, Task, Totals};
+use crate::model::{JobSpec, Report, Spent, Task, Totals};
 use std::sync::Arc;
 
 /// What a task's run is given.
@@ -32,13 +32,28 @@ pub struct Run<'a> {
     turn: Turn,
     /// What has been reported already, since an entry was begun with.
     told: Option<Box<Totals>>,
+    /// Entries and bytes that have been reported already.
+    early: Spent,
 }
 
 impl<'a> Run<'a> {
     /// One whose turn begins now.
     pub fn new(ticket: &'a mut dyn Ticket, redelivered: bool) -> Self {
-        Run { ticket, report: Report::default(), redelivered, turn: Turn::begin(), told: None }
+        Run { ticket, report: Report::default(), redelivered, turn: Turn::begin(), told: None, early: Spent::default() }
     }
+
+    /// Entries and bytes that were worked on.
+    pub fn spent(&self) -> Spent {
+        let mut spent = self.early;
+        spent.add(spent_on(&self.report.totals));
+        spent
+    }
+}
+
+/// The entries and bytes that were worked on.
+fn spent_on(totals: &Totals) -> Spent {
+    let bytes = totals.bytes_copied.saturating_add(totals.bytes_read);
+    Spent { micros: 0, entries: totals.done(), bytes }
 }
 
 /// One kind of work on a tree.

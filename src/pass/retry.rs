@@ -58,6 +58,7 @@ impl Run<'_> {
     /// Tells what has been done so far of a task that is not done yet.
     pub(super) fn tell(&mut self, report: Report) {
         self.told.get_or_insert_default().add(&report.totals);
+        self.early.add(super::spent_on(&report.totals));
         self.ticket.report(report);
     }
 

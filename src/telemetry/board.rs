@@ -1,14 +1,27 @@
 //! The board of one job: totals, the first failures, the phase. Whoever shows progress reads it.
 
+use super::causes::{CauseCount, Causes};
+use super::history::{History, Sample};
 use super::ledger::{Ledger, Verdict};
 use crate::model::fingerprint::{Salt, Sum};
-use crate::model::{Failure, Finding, Report, Totals};
+use crate::model::outcome::Cause;
+use crate::model::{Failure, Finding, Report, Slow, Slowest, Totals};
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Failures, and findings, that are kept for the terminal; all go to the sink.
 pub const SHOWN: usize = 20;
+
+/// Directories that are told as the slowest.
+const SLOWEST: usize = 20;
+/// Directories that are kept to find them: one that is slow in many small steps must not be lost among others.
+const SLOW_KEPT: usize = 500;
+/// Workers whose share is kept; a name can be anything.
+const WORKERS: usize = 1024;
+
+/// What was written down so long ago is told as it happens: clocks of nodes differ, and whole seconds are written.
+const SAME_TIME: Duration = Duration::from_secs(2);
 
 /// What the sink of a board is told.
 #[derive(Debug, Clone, Copy)]
@@ -51,8 +64,46 @@ struct State {
     broken: Option<std::io::Error>,
     sink: Sink,
     walk_over: bool,
+    /// When that was, since the job began.
+    walk_over_at: Option<Duration>,
+    /// When the first of what is told was written down, if somebody else did, in seconds since 1970.
+    first_written: Option<u64>,
+    /// How long the job had been going before this process began to hear of it.
+    before: Duration,
+    history: History,
+    causes: Causes,
+    slowest: Slowest,
+    workers: BTreeMap<String, Share>,
     abort: Option<String>,
     notes: Notes,
+}
+
+/// What a worker told of its doings.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Share {
+    /// Entries that it was done with.
+    pub entries: u64,
+    /// Bytes that it wrote, or read to compare them.
+    pub bytes: u64,
+    /// Entries that failed.
+    pub failed: u64,
+}
+
+/// How a job went, for whoever writes it down at its end.
+#[derive(Debug, Clone)]
+pub struct Chronicle {
+    /// How long it took; of a job that was followed, from the first that was written down of it.
+    pub lasted: Duration,
+    /// When everything had been found.
+    pub walk_over_at: Option<Duration>,
+    /// What was done, over that time.
+    pub samples: Vec<Sample>,
+    /// Failures by cause, the most frequent first.
+    pub causes: Vec<CauseCount>,
+    /// Where actors spent most time, the slowest first.
+    pub slowest: Vec<Slow>,
+    /// What each worker told; what was done twice is in it twice. None of a job that was done in this process.
+    pub workers: BTreeMap<String, Share>,
 }
 
 /// A copy of the board at one moment.
@@ -91,6 +142,24 @@ impl State {
             self.findings.push(finding);
         }
     }
+
+    /// The totals with what is in progress.
+    fn progress(&self) -> Totals {
+        let mut totals = self.totals;
+        totals.add(&self.in_progress);
+        totals
+    }
+
+    /// How long the job has taken; `elapsed` is what this process saw of it.
+    fn lasted(&self, elapsed: Duration) -> Duration {
+        elapsed + self.before
+    }
+
+    fn sample(&self, elapsed: Duration) -> Sample {
+        let totals = self.progress();
+        let bytes = totals.bytes_copied.saturating_add(totals.bytes_read);
+        Sample { at: self.lasted(elapsed), entries: totals.done(), bytes }
+    }
 }
 
 impl Board {
@@ -110,6 +179,13 @@ impl Board {
             broken: None,
             sink,
             walk_over: false,
+            walk_over_at: None,
+            first_written: None,
+            before: Duration::ZERO,
+            history: History::default(),
+            causes: Causes::default(),
+            slowest: Slowest::of(SLOW_KEPT),
+            workers: BTreeMap::new(),
             abort: None,
             notes: Notes::new(),
         };
@@ -127,14 +203,18 @@ impl Board {
         for failure in report.failures {
             (state.sink)(Told::Failure(&failure));
             state.told += 1;
+            let number = state.told;
+            state.causes.count(number, &failure);
             if state.failures.len() < SHOWN {
-                let number = state.told;
                 state.numbers.push(number);
                 state.failures.push(failure);
             }
         }
         for finding in report.findings {
             state.tell(finding);
+        }
+        for slow in report.slow {
+            state.slowest.add(slow);
         }
         if let Some(evidence) = report.evidence {
             state.sums.iter_mut().zip(&evidence.sums).for_each(|(sum, more)| sum.add(more));
@@ -181,22 +261,68 @@ impl Board {
 
     /// What is shown beside [`Snapshot::totals`]: the totals with what is in progress.
     pub fn progress(&self) -> Totals {
-        let state = self.lock();
-        let mut totals = state.totals;
-        totals.add(&state.in_progress);
-        totals
+        self.lock().progress()
     }
 
-    /// Some of what failed is tried again: what it had counted goes, and those failures, by their numbers from 1 in the
-    /// order in which they were told.
-    pub fn take_back(&self, totals: &Totals, failures: &[u64]) {
+    /// Remembers how it stands now, for the [`Chronicle`]. May be called at any time, as often as wanted.
+    pub fn sample(&self) {
+        let mut state = self.lock();
+        let sample = state.sample(self.started.elapsed());
+        state.history.take(sample);
+    }
+
+    /// What is told next was written down then, in seconds since 1970: it may be long ago.
+    pub fn set_written(&self, seconds: u64) {
+        let (mut state, elapsed) = (self.lock(), self.started.elapsed());
+        let first = *state.first_written.get_or_insert(seconds);
+        let before = Duration::from_secs(seconds.saturating_sub(first)).saturating_sub(elapsed);
+        if before > state.before + SAME_TIME {
+            state.before = before;
+        }
+    }
+
+    /// Counts a worker's share.
+    pub fn credit(&self, worker: &str, totals: &Totals) {
+        let mut state = self.lock();
+        if !state.workers.contains_key(worker) {
+            if state.workers.len() >= WORKERS {
+                return;
+            }
+            state.workers.insert(worker.to_owned(), Share::default());
+        }
+        if let Some(share) = state.workers.get_mut(worker) {
+            share.entries = share.entries.saturating_add(totals.done());
+            share.bytes = share.bytes.saturating_add(totals.bytes_copied).saturating_add(totals.bytes_read);
+            share.failed = share.failed.saturating_add(totals.failed);
+        }
+    }
+
+    /// How it went so far.
+    pub fn chronicle(&self) -> Chronicle {
+        let (state, elapsed) = (self.lock(), self.started.elapsed());
+        let mut slowest = state.slowest.clone().into_list();
+        slowest.truncate(SLOWEST);
+        Chronicle {
+            lasted: state.lasted(elapsed),
+            walk_over_at: state.walk_over_at,
+            samples: state.history.until(state.sample(elapsed)),
+            causes: state.causes.list(),
+            slowest,
+            workers: state.workers.clone(),
+        }
+    }
+
+    /// Some of what failed is tried again: what it had counted goes, and those failures, by cause and by their numbers
+    /// from 1 in the order in which they were told.
+    pub fn take_back(&self, totals: &Totals, causes: &[(Cause, u64)], failures: &[u64]) {
         let mut state = self.lock();
         state.totals.take_back(totals);
+        state.causes.take_back(causes, failures);
         (state.sink)(Told::TakenBack(failures));
         let numbers = std::mem::take(&mut state.numbers);
         let kept = std::mem::take(&mut state.failures).into_iter().zip(numbers);
         (state.failures, state.numbers) = kept.filter(|(_, number)| !failures.contains(number)).unzip();
-        state.walk_over = false;
+        (state.walk_over, state.walk_over_at) = (false, None);
         state.abort = None;
     }
 
@@ -208,7 +334,10 @@ impl Board {
 
     /// Everything has been found.
     pub fn set_walk_over(&self) {
-        self.lock().walk_over = true;
+        let mut state = self.lock();
+        if !std::mem::replace(&mut state.walk_over, true) {
+            state.walk_over_at = Some(state.lasted(self.started.elapsed()));
+        }
     }
 
     /// Says something once.

@@ -2,13 +2,17 @@
 
 mod at_work;
 mod board;
+mod causes;
 pub mod counts;
 mod flusher;
+mod history;
 mod ledger;
 mod meters;
 mod partitions;
 
 pub use at_work::{AtWork, Working, at_work, begin};
-pub use board::{Board, Notes, Sink, Snapshot, Told};
+pub use board::{Board, Chronicle, Notes, Share, Sink, Snapshot, Told};
+pub use causes::CauseCount;
 pub use flusher::{Flusher, Look, Outlet, Unsent};
+pub use history::Sample;
 pub use meters::{ActorMeter, Counter, Meters};

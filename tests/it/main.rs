@@ -16,6 +16,7 @@ mod fleet_life;
 mod health;
 mod history;
 mod hosts;
+mod html_report;
 mod kill;
 mod limits;
 mod links;

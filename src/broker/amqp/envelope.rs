@@ -112,6 +112,12 @@ impl Seal {
         Ok(codec::decode(body)?)
     }
 
+    /// When a message that could be [opened](Seal::open) was written, in seconds since 1970.
+    pub(super) fn written<T: Payload>(bytes: &[u8]) -> u64 {
+        let expires = bytes.get(4..).and_then(|rest| rest.first_chunk::<8>());
+        expires.map_or(0, |expires| u64::from_le_bytes(*expires)).saturating_sub(T::LIVES.as_secs())
+    }
+
     /// Reads tasks of any one queue of a job.
     pub(super) fn open_any_tasks(&self, bytes: &[u8], job: JobId) -> Result<Tasks, EnvelopeError> {
         let opened: Tasks = self.open(bytes)?;

@@ -188,6 +188,7 @@ impl Reading<'_> {
                 Some(Next::Entry(record)) => {
                     self.offset = stream.next_offset;
                     heard = Instant::now();
+                    self.story.board.set_written(stream.written);
                     caught_up |= record.what == What::Follows(self.reader);
                     self.story.take(record);
                     // An end from before may have been followed by another beginning.

@@ -38,6 +38,8 @@ pub(super) struct Reader<T> {
     warned: bool,
     /// Offset of the entry after the last one that was read.
     pub next_offset: i64,
+    /// When that one was written, in seconds since 1970.
+    pub written: u64,
     kind: PhantomData<fn() -> T>,
 }
 
@@ -65,7 +67,7 @@ impl<T: Payload> Reader<T> {
         let options = BasicConsumeOptions::default();
         let consumer = entries.channel.basic_consume(stream.into(), "".into(), options, arguments).await?;
         entries.consumers.push(consumer);
-        Ok(Reader { entries, seal: seal.clone(), warned: false, next_offset, kind: PhantomData })
+        Ok(Reader { entries, seal: seal.clone(), warned: false, next_offset, written: 0, kind: PhantomData })
     }
 
     /// Has everything been read that was in the stream when `newest` was asked for?
@@ -91,7 +93,10 @@ impl<T: Payload> Reader<T> {
             self.next_offset = offset + 1;
         }
         match self.seal.open(&delivery.data) {
-            Ok(entry) => return Ok(Some(entry)),
+            Ok(entry) => {
+                self.written = Seal::written::<T>(&delivery.data);
+                return Ok(Some(entry));
+            }
             Err(EnvelopeError::Version(version)) => {
                 tracing::debug!(version, "passed over an entry of another wire version");
             }

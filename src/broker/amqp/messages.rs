@@ -1,6 +1,7 @@
 //! What travels: the kinds of messages, and what is in them.
 
 use crate::model::fleet::{Answer, JobEnd, Order};
+use crate::model::outcome::Cause;
 use crate::model::{JobId, JobSpec, Queue, Report, Task, Totals};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::time::Duration;
@@ -151,6 +152,8 @@ pub(super) enum What {
         posted: [u64; 3],
         /// What is taken back.
         back: Box<Totals>,
+        /// How many failures of each cause.
+        causes: Vec<(Cause, u64)>,
         /// Numbers of the failures, counted from 1 in the order in which they were told.
         failures: Vec<u64>,
     },

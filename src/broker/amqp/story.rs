@@ -90,9 +90,9 @@ impl Story {
             }
             What::Follows(reader) => drop(self.readers.insert(reader)),
             What::Leaves(reader) => drop(self.readers.remove(&reader)),
-            What::Retried { posted, back, failures } => {
+            What::Retried { posted, back, causes, failures } => {
                 self.accounts.seed(posted);
-                self.board.take_back(&back, &failures);
+                self.board.take_back(&back, &causes, &failures);
                 (self.walk_over, self.concluded) = (false, false);
                 (self.abort, self.sealed) = (None, None);
                 // Whoever read it then has read the end.
@@ -116,8 +116,10 @@ impl Story {
             return;
         }
         *last = number;
-        let by_worker = self.by_worker.entry(worker).or_default();
-        done.iter().for_each(|done| by_worker.add(&done.report.totals));
+        let mut did = Totals::default();
+        done.iter().for_each(|done| did.add(&done.report.totals));
+        self.board.credit(&worker, &did);
+        self.by_worker.entry(worker).or_default().add(&did);
         if self.abort.is_none() {
             self.abort = abort.map(|why| escaped(why.as_bytes()));
         }
@@ -128,6 +130,7 @@ impl Story {
         report.abort = self.abort.clone();
         self.board.absorb(report);
         self.board.set_in_progress(self.accounts.provisional());
+        self.board.sample();
     }
 
     /// Is everything that was posted in these queues, the first of [`crate::model::Queue::ALL`], done?

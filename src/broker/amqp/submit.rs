@@ -12,12 +12,13 @@ use super::story::Story;
 use super::topology::{self, JOB_LOG};
 use super::{AmqpConfig, AmqpError, BLOCKED};
 use crate::model::fleet::JobEnd;
+use crate::model::outcome::Cause;
 use crate::model::{JobId, JobSpec, Task, Totals};
 use crate::telemetry::Board;
 use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicGetOptions, BasicNackOptions};
 use lapin::types::FieldTable;
 use lapin::{Channel, Connection};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -111,10 +112,12 @@ pub struct Retry {
     pub back: Totals,
     /// Numbers of the failures, from 1 in the order in which they were told.
     pub failures: Vec<u64>,
+    /// How many there are of each cause.
+    pub causes: HashMap<Cause, u64>,
     /// What messages in the dead letters are about that are to be worked on again.
     pub letters: BTreeSet<Vec<u8>>,
-    /// The numbers of their failures, and what those counted.
-    pub numbers: BTreeMap<Vec<u8>, Vec<(u64, Totals)>>,
+    /// The numbers of their failures, their causes, and what they counted.
+    pub numbers: BTreeMap<Vec<u8>, Vec<(u64, Cause, Totals)>>,
 }
 
 /// Puts a job that is over back onto the broker, to do some of it again. Blocks.
@@ -182,13 +185,15 @@ async fn put(
     let posted = post_first(&out, config, spec.id, series, tasks).await?;
     let (event, what) = match retry {
         None => (JobEvent::Submitted(Box::new(spec.clone())), What::Posted(posted)),
-        Some(Retry { mut back, mut failures, numbers, .. }) => {
+        Some(Retry { mut back, mut failures, mut causes, numbers, .. }) => {
             let found: BTreeSet<_> = letters.found.iter().collect();
-            for (number, counted) in found.into_iter().filter_map(|path| numbers.get(path)).flatten() {
+            for (number, cause, counted) in found.into_iter().filter_map(|path| numbers.get(path)).flatten() {
                 back.add(counted);
                 failures.push(*number);
+                *causes.entry(*cause).or_default() += 1;
             }
-            (JobEvent::Reopened(spec.id), What::Retried { posted, back: Box::new(back), failures })
+            let (back, causes) = (Box::new(back), causes.into_iter().collect());
+            (JobEvent::Reopened(spec.id), What::Retried { posted, back, causes, failures })
         }
     };
     let telling = async {

@@ -194,7 +194,8 @@ pub(super) fn lists_bytes(report: &Report) -> usize {
     let failures: usize = report.failures.iter().map(|f| 128 + f.path.len() + f.message.len()).sum();
     let findings: usize =
         report.findings.iter().map(|f| 96 + f.path.len() + f.what.len() + f.expected.len() + f.found.len()).sum();
-    failures + findings + report.evidence.as_ref().map_or(0, |e| 160 * e.marks.len())
+    let slow: usize = report.slow.iter().map(|s| 48 + s.directory.len()).sum();
+    failures + findings + slow + report.evidence.as_ref().map_or(0, |e| 160 * e.marks.len())
 }
 
 /// Takes the lists out of a report; the totals and sums stay.
@@ -205,6 +206,7 @@ fn take_lists(report: &mut Report) -> Report {
         totals: Totals::default(),
         failures: std::mem::take(&mut report.failures),
         findings: std::mem::take(&mut report.findings),
+        slow: std::mem::take(&mut report.slow),
         evidence,
         abort: None,
     }

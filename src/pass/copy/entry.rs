@@ -173,7 +173,7 @@ impl CopyPass {
             totals.filtered += 1;
         } else {
             totals.unchanged += 1;
-            totals.count_kind(source);
+            totals.count_kind(source, self.submitted);
         }
     }
 
@@ -366,7 +366,7 @@ impl CopyPass {
     }
 
     pub(super) fn count_seen(&self, job: &Job<'_, '_, '_>, source: &Metadata) {
-        job.run.borrow_mut().report.totals.count_kind(source);
+        job.run.borrow_mut().report.totals.count_kind(source, self.submitted);
     }
 
     /// Are kind and contents right? Times decide for files, unless contents are to be compared.

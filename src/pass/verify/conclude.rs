@@ -45,7 +45,7 @@ impl VerifyPass {
             *verdict.count()(&mut run.report.totals) += 1;
         }
         if let Some(m) = looks.iter().flatten().next().map(|l| &l.metadata) {
-            run.report.totals.count_kind(m);
+            run.report.totals.count_kind(m, self.submitted);
         }
     }
 

@@ -26,8 +26,8 @@ use crate::model::filter::Matcher;
 use crate::model::fingerprint::Sum;
 use crate::model::task::{Names, tag};
 use crate::model::{
-    Evidence, Failure, Finding, Half, JobSpec, Mark, Operation, Phase, Policy, RelPath, Report, State, Task, Totals,
-    escaped,
+    Evidence, Failure, Finding, Half, JobSpec, Mark, Operation, Phase, Policy, RelPath, Report, State, Task, Timestamp,
+    Totals, escaped,
 };
 use std::sync::Arc;
 
@@ -43,6 +43,8 @@ pub struct VerifyPass {
     granularity_ns: u32,
     /// There is only a target, and nothing is compared.
     alone: bool,
+    /// When the job was submitted: files are as old as they were then.
+    submitted: Timestamp,
 }
 
 /// Prepares the comparison of two trees.
@@ -154,6 +156,7 @@ impl VerifyPass {
             granularity_ns: spec.policy.verify.granularity_ns.max(1),
             policy: spec.policy.clone(),
             alone,
+            submitted: spec.submitted,
             roots,
         })
     }

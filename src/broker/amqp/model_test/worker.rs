@@ -93,7 +93,7 @@ impl World {
         let (number, parts, done) = std::mem::take(&mut worker.record);
         worker.record.0 = number;
         let record = Record { session: who as u64 + 1, number, parts, done, in_progress };
-        self.later(Way::Reports(who), Event::Append { who, record });
+        self.later(Way::Reports(who), Event::Append { who, record: Box::new(record) });
     }
 
     /// A report is safe, so its deliveries are acknowledged.
