@@ -57,7 +57,7 @@ fn objects(stderr: &str) -> Vec<Value> {
         assert!(time.len() == 27 && time.ends_with('Z') && time.as_bytes()[10] == b'T', "{line}");
         assert!(["ERROR", "WARN", "INFO", "DEBUG", "TRACE"].contains(&fields["level"].as_str().unwrap()), "{line}");
         let strings = fields.values().filter_map(Value::as_str);
-        strings.for_each(|s| assert_harmless(s));
+        strings.for_each(assert_harmless);
         assert_harmless(line);
         all.push(object);
     }
