@@ -5,7 +5,8 @@ use std::time::Instant;
 use treehaul::broker::codec;
 use treehaul::fs::{self, Options, Side};
 use treehaul::model::task::{Entries, Entry};
-use treehaul::model::{JobId, Kind, RelPath, Task, escaped};
+use treehaul::model::{JobId, Kind, RelPath, Task, TaskId, escaped};
+use treehaul::telemetry;
 
 const ROUNDS: usize = 9;
 
@@ -46,7 +47,13 @@ fn main() {
     });
     let name = b"an ordinary name, with \x1b one \xff surprise".as_slice();
     measure("escape a name", 1, || drop(black_box(escaped(black_box(name)))));
-    let options = Options { job: JobId::random() };
+    let job = JobId::random();
+    measure("name the task at work, per task", 1000, || {
+        for number in 0..1000 {
+            drop(black_box(telemetry::begin(black_box(job), TaskId { message: Some((7, number)), number })));
+        }
+    });
+    let options = Options { job };
     let synth = fs::open(b"synth://?entries=1000&files=1000", Side::Source, &options).expect("it opens");
     let root = synth.open_dir(&RelPath::root()).expect("a root");
     measure("synth: list, per entry", 1000, || {

@@ -113,7 +113,7 @@ start_one() {
 began() {
     local name=$1 pid_file=$2 log=$3 pid deadline=$((SECONDS + START_SECONDS))
     while pid=$(pid_of "$pid_file"); do
-        if grep -q ' working' "$log"; then
+        if grep -q -e ' working' -e '"message":"working"' "$log"; then
             echo "$name works, pid $pid"
             return
         fi
