@@ -270,12 +270,7 @@ fn try_run(
 ) -> anyhow::Result<ExitCode> {
     let broker = args.broker.optional()?;
     anyhow::ensure!(!args.detach || broker.is_some(), "only a fleet can be left alone with a job: name its --broker");
-    let stats = if broker.is_some() {
-        args.stats.refuse_at_submitter()?;
-        Stats::default()
-    } else {
-        args.stats.of_job(&args.broker.settings(args.stats.flags())?)?
-    };
+    let stats = args.stats.of_job(&args.broker, broker.is_some())?;
     let report = args.show.report.as_deref().map(ReportFile::open).transpose()?;
     let ready = ready(roots, order, args.priority, broker.as_ref(), stats.meters.as_deref())?;
     let watched = Watched::start(&ready.spec, report, &args.show, 0)?;
