@@ -283,12 +283,7 @@ fn try_run(
         !args.detach || args.show.html_report.is_none(),
         "--html-report is written by who waits for the job's end: give it to `treehaul follow`"
     );
-    let stats = if broker.is_some() {
-        args.stats.refuse_at_submitter()?;
-        Stats::default()
-    } else {
-        args.stats.of_job(&args.broker.settings(args.stats.flags())?)?
-    };
+    let stats = args.stats.of_job(&args.broker, broker.is_some())?;
     let report = args.show.report.as_deref().map(ReportFile::open).transpose()?;
     let [source, target] = roots;
     let (source, target) = (given_root(source)?, given_root(target)?);

@@ -39,7 +39,6 @@ fn every_key_is_in_the_table_and_says_its_name_once() {
         &NAME,
         &DIR_ACTORS,
         &FILE_ACTORS,
-        &MEMCACHED,
         &ALLOWED_ROOTS,
     ] {
         assert!(KEYS.iter().any(|k| (k.name, k.env) == (key.name, key.env)), "{key:?}");

@@ -1,5 +1,6 @@
 //! What is counted and timed, and where it goes.
 
+use super::broker::BrokerArgs;
 use super::settings::{Flag, MEMCACHED, NAME, Settings};
 use crate::node::{OpenOutlet, Stats};
 use clap::Args;
@@ -22,18 +23,6 @@ impl StatsArgs {
         self.memcached.iter().map(|address| (&MEMCACHED, address.clone())).collect()
     }
 
-    /// Refuses flags of a process whose work others do.
-    ///
-    /// # Errors
-    /// Which ones, and where they belong.
-    pub fn refuse_at_submitter(&self) -> anyhow::Result<()> {
-        anyhow::ensure!(
-            self.memcached.is_none() && !self.no_stats,
-            "--memcached and --no-stats are about this process, and workers do the work: give them to `treehaul worker`"
-        );
-        Ok(())
-    }
-
     /// What a worker counts: its calls are timed, unless that is switched off.
     ///
     /// # Errors
@@ -42,12 +31,19 @@ impl StatsArgs {
         if self.no_stats { Ok(Stats::default()) } else { Ok(sent(settings)?.unwrap_or_else(Stats::timed)) }
     }
 
-    /// What a job counts that runs in this process: nothing, if nobody is to see it.
+    /// What a job counts that is run from here: nothing, if workers do it or nobody is to see it.
     ///
     /// # Errors
-    /// As [`StatsArgs::of_worker`].
-    pub fn of_job(&self, settings: &Settings) -> anyhow::Result<Stats> {
-        if self.no_stats { Ok(Stats::default()) } else { Ok(sent(settings)?.unwrap_or_default()) }
+    /// As [`StatsArgs::of_worker`]; or the work is not this process's.
+    pub fn of_job(&self, broker: &BrokerArgs, has_fleet: bool) -> anyhow::Result<Stats> {
+        anyhow::ensure!(
+            !has_fleet || (self.memcached.is_none() && !self.no_stats),
+            "--memcached and --no-stats are about this process, and workers do the work: give them to `treehaul worker`"
+        );
+        if has_fleet || self.no_stats {
+            return Ok(Stats::default());
+        }
+        Ok(sent(&broker.settings(self.flags())?)?.unwrap_or_default())
     }
 }
 

@@ -7,7 +7,6 @@ use crate::broker::Broker;
 use crate::broker::embedded::Embedded;
 use crate::model::{JobSpec, Report, Task};
 use crate::pass::{Pass, PassRow, Roots};
-use crate::telemetry::counts::Gauges;
 use crate::telemetry::{Board, Flusher};
 use std::sync::Arc;
 use tokio::sync::Notify;
@@ -43,13 +42,7 @@ pub fn run_alone(
         let mut signals = Signals::new()?;
         let (port, meters) = (Arc::new(Arc::clone(&broker)) as Arc<dyn Broker>, stats.meters.clone());
         let pools = Pools::start(sizes, &port, &jobs, meters.as_ref());
-        let (rosters, in_hand) = (pools.rosters.clone(), Arc::downgrade(&broker));
-        // What waits here is not clocked.
-        let look = move || Gauges {
-            in_flight: in_hand.upgrade().map_or(0, |broker| broker.in_flight()),
-            ..stats::gauges(&rosters, &spaces)
-        };
-        let flusher = stats.start(Box::new(look))?;
+        let flusher = stats.start(stats::look_alone(&pools, &broker, spaces))?;
         let mut signalled = None;
         loop {
             tokio::select! {

@@ -1,8 +1,9 @@
 //! What is counted and timed in this process, and where it goes.
 
-use super::NodeError;
 use super::spaces::Spaces;
+use super::{NodeError, Pools};
 use crate::actor::Roster;
+use crate::broker::embedded::Embedded;
 use crate::telemetry::counts::{Gauges, TargetSpace};
 use crate::telemetry::{Flusher, Look, Meters, Outlet};
 use std::sync::Arc;
@@ -54,4 +55,13 @@ pub(super) fn gauges(rosters: &[Arc<Roster>; 2], spaces: &Spaces) -> Gauges {
         targets: targets.collect(),
         ..Gauges::default()
     }
+}
+
+/// Looks at a process that works alone. How long tasks wait in it is not clocked.
+pub(super) fn look_alone(pools: &Pools, broker: &Arc<Embedded>, spaces: Spaces) -> Look {
+    let (rosters, broker) = (pools.rosters.clone(), Arc::downgrade(broker));
+    Box::new(move || Gauges {
+        in_flight: broker.upgrade().map_or(0, |broker| broker.in_flight()),
+        ..gauges(&rosters, &spaces)
+    })
 }
