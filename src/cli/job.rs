@@ -1,6 +1,7 @@
 //! What the passes share on the command line, and how a job is run from it.
 
 use super::broker::BrokerArgs;
+use super::dashboard::PageArgs;
 use super::files_from::{FilesFrom, ListTrouble};
 use super::progress::Progress;
 use super::report::{ReportEnd, ReportFile};
@@ -14,7 +15,7 @@ use crate::exit_code::ExitCode;
 use crate::fs::{Side, Usage};
 use crate::model::policy::{CHUNK_ALIGN_BYTES, ChunkPolicy};
 use crate::model::{JobId, JobSpec, Policy, Task, Timestamp};
-use crate::node::{self, Ended, NodeError, PoolSizes, Prepared};
+use crate::node::{self, Ended, Live, NodeError, PoolSizes, Prepared};
 use crate::pass::{Access, Pass, PassRow};
 use crate::telemetry::{Board, Sink, Told};
 use anyhow::Context;
@@ -58,6 +59,8 @@ pub struct RunArgs {
     detach: bool,
     #[command(flatten)]
     show: ShowArgs,
+    #[command(flatten)]
+    page: PageArgs,
 }
 
 /// What is said about a job.
@@ -267,6 +270,7 @@ fn try_run(
 ) -> anyhow::Result<ExitCode> {
     let broker = args.broker.optional()?;
     anyhow::ensure!(!args.detach || broker.is_some(), "only a fleet can be left alone with a job: name its --broker");
+    anyhow::ensure!(!args.detach || !args.page.is_given(), "--dashboard ends with its run: use `treehaul dashboard`");
     let report = args.show.report.as_deref().map(ReportFile::open).transpose()?;
     let ready = ready(roots, order, args.priority, broker.as_ref())?;
     let watched = Watched::start(&ready.spec, report, &args.show, 0)?;
@@ -284,10 +288,16 @@ fn try_run(
         drop(held);
         return Ok(ExitCode::Complete);
     }
+    let live = Live::new(spec.clone(), Arc::clone(&watched.board));
+    let page = args.page.serve(broker.as_ref(), &live, args.show.quiet)?;
     let progress = watched.progress(usage);
-    let ended = run_job(ready, args.sizes(), broker.as_ref(), &watched.board);
+    let ended = run_job(ready, args.sizes(), broker.as_ref(), &watched.board, &live);
     progress.finish();
-    let code = watched.finish(&spec, ended?, tell);
+    let ended = ended?;
+    let code = watched.finish(&spec, ended.clone(), tell);
+    if let Some(page) = page {
+        page.finish(&ended);
+    }
     let trouble = list.as_ref().and_then(ListTrouble::take).map(|why| super::say(&format!("treehaul: {why}")));
     let code = if trouble.is_some() && code == ExitCode::Complete { ExitCode::Infrastructure } else { code };
     if list.is_none() {
@@ -454,14 +464,22 @@ fn already_running(spec: JobSpec, order: &Order) -> anyhow::Result<Ready> {
     Ok(Ready { spec, work: None, running: Some(id), first: Box::new(std::iter::empty()), list: None })
 }
 
-fn run_job(ready: Ready, sizes: PoolSizes, broker: Option<&AmqpConfig>, board: &Arc<Board>) -> anyhow::Result<Ended> {
+fn run_job(
+    ready: Ready,
+    sizes: PoolSizes,
+    broker: Option<&AmqpConfig>,
+    board: &Arc<Board>,
+    live: &Live,
+) -> anyhow::Result<Ended> {
     let Ready { spec, work, first, .. } = ready;
     Ok(match (work, broker) {
         // One entry is not worth a message.
         (Some((_, Prepared::Single { roots, name, target_name })), _) => {
             node::run_single(&spec, roots, &name, &target_name, board)?
         }
-        (Some((row, Prepared::Tree(roots))), None) => node::run_alone(&spec, row, roots, first, sizes, board)?,
+        (Some((row, Prepared::Tree(roots))), None) => {
+            node::run_alone(&spec, row, roots, first, sizes, board, Some(live))?
+        }
         (Some((row, Prepared::Tree(roots))), Some(config)) => {
             // The target's mark is held until the end.
             let reader = Reads::new();

@@ -1,6 +1,7 @@
 //! One job in one process, with the embedded broker.
 
-use super::{Ended, NodeError, OnlyJob, PoolSizes, Pools, Signals};
+use super::live::{Brake, Helm};
+use super::{Ended, Live, NodeError, OnlyJob, PoolSizes, Pools, Signals};
 use crate::actor::Jobs;
 use crate::broker::Broker;
 use crate::broker::embedded::Embedded;
@@ -10,7 +11,7 @@ use crate::telemetry::Board;
 use std::sync::Arc;
 use tokio::sync::Notify;
 
-/// Runs a job to its end on the calling thread and the actors' own. Blocks.
+/// Runs a job to its end on the calling thread and the actors' own. Blocks. Whoever holds `live` can look and steer.
 ///
 /// # Errors
 /// [`NodeError`], if it cannot even start; everything later is in the result and on the board.
@@ -21,6 +22,7 @@ pub fn run_alone(
     first: impl IntoIterator<Item = Task>,
     sizes: PoolSizes,
     board: &Arc<Board>,
+    live: Option<&Live>,
 ) -> Result<Ended, NodeError> {
     let pass: Arc<dyn Pass> = Arc::from(row.prepare(spec, roots, true)?);
     let over = Arc::new(Notify::new());
@@ -35,7 +37,9 @@ pub fn run_alone(
     let jobs: Arc<dyn Jobs> = Arc::new(OnlyJob(spec.id, Arc::clone(&pass)));
     let work = async {
         let mut signals = Signals::new()?;
-        let pools = Pools::start(sizes, &(Arc::new(Arc::clone(&broker)) as Arc<dyn Broker>), &jobs);
+        let brake = Brake::before(Arc::new(Arc::clone(&broker)));
+        let pools = Pools::start(sizes, &(Arc::clone(&brake) as Arc<dyn Broker>), &jobs);
+        let mut helm = live.map(|live| live.begin(&pools, sizes, &broker, &brake));
         let mut signalled = None;
         loop {
             tokio::select! {
@@ -47,7 +51,13 @@ pub fn run_alone(
                     board.note("stopping: what is in hand is finished; once more to end at once");
                     broker.stop();
                 }
+                wish = Helm::next(&mut helm) => if let Some(helm) = &mut helm {
+                    helm.obey(wish).await;
+                }
             }
+        }
+        if let Some(live) = live {
+            live.rest();
         }
         pools.drain().await;
         Ok::<_, NodeError>(signalled)

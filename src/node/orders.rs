@@ -177,7 +177,7 @@ fn words_of(limits: Limits) -> String {
 }
 
 /// The host's load average over one minute, in thousandths.
-fn load_milli() -> Option<u32> {
+pub(super) fn load_milli() -> Option<u32> {
     let text = std::fs::read_to_string("/proc/loadavg").ok()?;
     parse_load(&text)
 }
@@ -190,7 +190,7 @@ fn parse_load(text: &str) -> Option<u32> {
 }
 
 /// Memory that this process holds: the second figure of statm, in pages (proc(5)).
-fn rss_bytes() -> Option<u64> {
+pub(super) fn rss_bytes() -> Option<u64> {
     let text = std::fs::read_to_string("/proc/self/statm").ok()?;
     let pages: u64 = text.split_ascii_whitespace().nth(1)?.parse().ok()?;
     pages.checked_mul(u64::try_from(rustix::param::page_size()).ok()?)
