@@ -75,6 +75,7 @@ pub fn pages(dashboard: Arc<Dashboard>) -> Router {
         .route("/icon.svg", asset("image/svg+xml", ICON))
         .route("/healthz", get(|| async { "it lives\n" }))
         .route("/readyz", get(ready))
+        .route("/metrics", get(metrics))
         .route("/events", get(events))
         .route("/api/state", get(state))
         .route("/api/action", post(action))
@@ -110,6 +111,13 @@ async fn state(State(dashboard): Shared, headers: HeaderMap) -> Result<Response,
     dashboard.guard.check_reader(&headers).await?;
     let state = dashboard.hub.state();
     Ok(([(header::CONTENT_TYPE, "application/json")], state.text.clone()).into_response())
+}
+
+async fn metrics(State(dashboard): Shared, headers: HeaderMap) -> Result<Response, Denied> {
+    dashboard.guard.check_reader(&headers).await?;
+    let hub = &dashboard.hub;
+    let text = super::metrics::render(hub.seen().as_deref(), hub.is_answering());
+    Ok(([(header::CONTENT_TYPE, super::metrics::CONTENT_TYPE)], text).into_response())
 }
 
 async fn events(State(dashboard): Shared, headers: HeaderMap) -> Result<Response, Denied> {

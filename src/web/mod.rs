@@ -4,6 +4,7 @@
 
 mod dashboard;
 mod guard;
+mod metrics;
 mod poll;
 mod source;
 mod state;

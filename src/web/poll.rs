@@ -52,6 +52,7 @@ struct Known {
     history: History,
     seen: Option<Arc<Seen>>,
     looked: Option<(Instant, u64)>,
+    is_answering: bool,
     left: Option<Instant>,
 }
 
@@ -127,6 +128,11 @@ impl Hub {
         self.known().seen.clone()
     }
 
+    /// Did the source answer the last look?
+    pub fn is_answering(&self) -> bool {
+        self.known().is_answering
+    }
+
     /// Did the source answer lately?
     pub fn is_ready(&self) -> bool {
         self.known().looked.is_some_and(|(at, _)| at.elapsed() < READY)
@@ -164,6 +170,7 @@ impl Hub {
     fn publish(&self, looked: Result<Seen, String>, over: bool) {
         let mut known = self.known();
         let trouble = looked.as_ref().err().map(|why| crate::node::json::escaped_once(why));
+        known.is_answering = looked.is_ok();
         if let Ok(seen) = looked {
             known.history.take_in(&seen.look);
             (known.seen, known.looked) = (Some(Arc::new(seen)), Some((Instant::now(), unix_ms())));

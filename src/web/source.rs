@@ -2,7 +2,7 @@
 
 use crate::broker::amqp::{AmqpConfig, AmqpError, Answers, Office};
 use crate::model::filter::NameGlobs;
-use crate::model::fleet::{Activity, Answer, JobLatencies, JobPhase, Order};
+use crate::model::fleet::{Activity, Answer, JobLatencies, Order};
 use crate::model::{JobId, escaped};
 use crate::node::{JobLook, Live, Look};
 use std::sync::Arc;
@@ -223,13 +223,6 @@ impl Source for Alone {
             Answer::Refused(why) => Err(Refused::Not(why)),
             _ => Err(Refused::Not("it says something else".to_owned())),
         }
-    }
-}
-
-impl Seen {
-    /// Nobody is under way any more.
-    pub fn is_over(&self) -> bool {
-        self.look.jobs.iter().all(|job| job.state.phase == JobPhase::Ended)
     }
 }
 

@@ -149,13 +149,13 @@
     say(p.percent, Math.floor(part * 100) + ' %');
     p.progress.setAttribute('aria-label', 'Progress of ' + job.pass + ' ' + job.job);
     const words = [count(job.done) + ' of ' + count(total(job, 'found')) + (isGuess ? ' entries found so far' : ' entries'), bytes(moved(job))];
-    if (job.entries_per_second != null) words.push(short(job.entries_per_second) + ' entries/s', bytes(job.bytes_per_second) + '/s');
-    if (job.elapsed_seconds != null) words.push((job.over ? 'took ' : 'for ') + lasting(job.elapsed_seconds));
+    if (job.entries_per_second != null && !job.paused) words.push(short(job.entries_per_second) + ' entries/s', bytes(job.bytes_per_second) + '/s');
+    if (job.elapsed_seconds != null) words.push((job.over ? 'took ' : 'running for ') + lasting(job.elapsed_seconds));
     if (!job.over && !job.paused && job.seconds_left != null) words.push((job.walk_over ? 'about ' : 'at least ') + lasting(job.seconds_left) + ' left');
     if (job.leader && !job.over) words.push('led by ' + job.leader);
     say(p.line, words.join(' · '));
     facts(p.facts, FACTS.filter(([name]) => total(job, name) > 0).map(([name, label, is]) => [0, name, label, count(total(job, name)), is]));
-    const waits = Object.entries(job.queues).filter(([name, q]) => name !== 'results' && (name !== 'dead' || q.ready > 0));
+    const waits = ['dirs', 'files', 'dirtimes', 'dead'].map((name) => [name, job.queues[name]]).filter(([name, q]) => q && (name !== 'dead' || q.ready > 0));
     facts(p.queues, job.over ? [] : [
       ...waits.map(([name, q]) => [0, name, name === 'dead' ? 'dead letters' : name + ' waiting', count(q.ready), name === 'dead' ? 'bad' : '']),
       [0, ' hand', 'in hand', count(job.unacknowledged)],
@@ -272,12 +272,14 @@
 
   // --- nodes, actors, calls ----------------------------------------------------------------------------------------
   const cells = (...classes) => () => make('tr', {}, ...classes.map((names, at) => make(at === 0 && names === 'th' ? 'th' : 'td', names === 'th' ? { scope: 'row' } : { class: names })));
+  // Roles are said: on a phone its rows are no table any more for the eye.
   function buildNode() {
-    const row = make('tr');
-    const parts = { name: make('span'), why: make('div'), state: make('span', { class: 'pill' }), load: make('td', { class: 'num wide' }), memory: make('td', { class: 'num wide' }), acts: make('td', { class: 'acts' }) };
+    const cell = (names, props, ...inside) => make('td', { role: 'cell', class: names, ...props }, ...inside);
+    const parts = { name: make('span'), why: make('div'), state: make('span', { class: 'pill' }), load: cell('num wide', {}), memory: cell('num wide', {}), acts: cell('acts', {}) };
     for (const kind of ['dirs', 'files']) parts[kind] = { text: make('span', { class: 'nowrap' }), step: make('span', { class: 'step' }) };
-    row.append(make('th', { scope: 'row' }, parts.name, parts.why), make('td', {}, parts.state),
-      ...['dirs', 'files'].map((kind) => make('td', {}, parts[kind].text, parts[kind].step)), parts.load, parts.memory, parts.acts);
+    const row = make('tr', { role: 'row' }, make('th', { role: 'rowheader', scope: 'row' }, parts.name, parts.why), cell('state', {}, parts.state),
+      cell('', { 'data-label': 'Dir actors' }, parts.dirs.text, parts.dirs.step), cell('', { 'data-label': 'File actors' }, parts.files.text, parts.files.step),
+      parts.load, parts.memory, parts.acts);
     row.parts = parts;
     return row;
   }
@@ -313,15 +315,17 @@
   function drawNodes() {
     const strangers = (now.strangers || []).map((s) => ({ node: s.node, state: 'not understood', stranger: 'treehaul ' + s.version + ' ' + s.why, jobs: [] }));
     const rows = [...now.nodes, ...strangers];
+    dress(byId('nodes'), rows.length ? '' : 'empty');
     list(byId('nodes').tBodies[0], rows, (node) => node.node + (node.pid || ''), buildNode, fillNode);
     const silent = now.silent ? '; ' + now.silent + ' more did not answer in time' : '';
     say(byId('nodes').caption, rows.length ? rows.length + (rows.length === 1 ? ' node' : ' nodes') + silent : 'No worker is there' + silent + '.');
   }
   function drawActive() {
     const table = byId('active');
+    dress(table, now.active.length ? '' : 'empty');
     const left = now.active_total - now.active.length;
     say(table.caption, now.active.length ? count(now.active_total) + ' at work, the longest first' + (left > 0 ? '; ' + count(left) + ' more are not shown' : '') : 'No actor has a task in hand.');
-    list(table.tBodies[0], now.active, (one) => one.node + '\n' + one.actor, cells('num', 'nowrap', 'nowrap wide', 'path'), (row, one) => {
+    list(table.tBodies[0], now.active, (one) => one.node + '\n' + one.actor, cells('num', 'name', 'wide', 'path'), (row, one) => {
       say(row.children[0], lasting(one.seconds));
       say(row.children[1], now.nodes.length > 1 ? one.node + ' ' + one.actor : one.actor);
       say(row.children[2], one.task);
@@ -330,6 +334,7 @@
   }
   function drawCalls() {
     const table = byId('calls');
+    dress(table, now.calls.length ? '' : 'empty');
     const several = new Set(now.calls.map((call) => call.job)).size > 1;
     say(table.caption, now.calls.length ? 'On filesystems, since the workers began' : 'No call has been timed.');
     list(table.tBodies[0], now.calls, (call) => call.job + call.call, cells('th', 'num', 'num', 'num wide', 'num'), (row, call) => {
