@@ -122,7 +122,8 @@ impl Fleet {
     fn remember(&mut self, office: &Office, look: &mut Look) -> Result<(), AmqpError> {
         let is_there = |job: &JobLook| look.jobs.iter().any(|other| other.state.spec.id == job.state.spec.id);
         self.ended.retain(|job| !is_there(job));
-        let gone: Vec<JobLook> = std::mem::take(&mut self.before).into_iter().filter(|job| !is_there(job)).collect();
+        let before = std::mem::take(&mut self.before);
+        let gone: Vec<JobLook> = before.iter().filter(|job| !is_there(job)).cloned().collect();
         if !gone.is_empty() {
             let states = office.jobs()?;
             for mut job in gone {
@@ -132,6 +133,14 @@ impl Fleet {
                 self.ended.push(job);
             }
             self.ended.drain(..self.ended.len().saturating_sub(ENDED_KEPT));
+        }
+        for job in look.jobs.iter_mut().filter(|job| job.progress.is_none()) {
+            // Nobody leads it now: what its leader said last, failures among it, still holds.
+            let id = job.state.spec.id;
+            job.progress = before.iter().find(|old| old.state.spec.id == id).and_then(|old| old.progress.clone());
+            if let (Some(progress), Some((_, totals))) = (&mut job.progress, &job.state.end) {
+                (progress.totals, progress.walk_over) = (*totals, true);
+            }
         }
         self.before = look.jobs.iter().filter(|job| !job.state.removed).cloned().collect();
         look.jobs.extend(self.ended.iter().cloned());

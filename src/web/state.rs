@@ -16,7 +16,7 @@ const HISTORY: Duration = Duration::from_secs(15 * 60);
 /// Rates and times left are those of so long.
 const WINDOW: Duration = Duration::from_secs(20);
 /// Actors that are shown, those first that have been at it longest.
-const ACTIVE_SHOWN: usize = 100;
+const ACTIVE_SHOWN: usize = 40;
 /// Calls that are shown, the slowest first.
 const CALLS_SHOWN: usize = 30;
 

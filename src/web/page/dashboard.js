@@ -379,7 +379,7 @@
     const from = Math.max(to - HISTORY_MS, Math.min(samples.length ? samples[0][0] : to, to - 60000));
     const shown = samples.filter((sample) => sample[0] >= from);
     const highest = shown.reduce((most, sample) => Math.max(most, sample[column]), 0);
-    const top = ceiling(Math.max(highest, 1), base);
+    const top = ceiling(Math.max(highest, 2), base);
     const x = (ms) => ((ms - from) / Math.max(1, to - from) * WIDTH).toFixed(1);
     const y = (value) => (HEIGHT - value / top * HEIGHT).toFixed(1);
     const line = shown.map((sample) => x(sample[0]) + ' ' + y(sample[column])).join('L');
