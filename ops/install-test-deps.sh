@@ -12,11 +12,13 @@ packages_of() {
     case $1 in
         bindfs) echo bindfs ;;
         cc) echo gcc libc6-dev ;;
-        chromium) echo chromium ;;
+        chromium) echo chromium fonts-dejavu-core ;;
         curl) echo curl ca-certificates ;;
         getfattr) echo attr ;;
         ip) echo iproute2 ;;
         memcached) echo memcached ;;
+        node) echo nodejs ;;
+        npm) echo npm ;;
         openssl) echo openssl ;;
         python3) echo python3 ;;
         rabbitmq-server) echo rabbitmq-server ;;
@@ -37,7 +39,7 @@ fail() {
 }
 
 if [ $# -eq 0 ]; then
-    set -- bindfs cc chromium curl getfattr ip memcached openssl python3 rabbitmq-server rsync script setfacl shellcheck strace systemd-analyze \
+    set -- bindfs cc chromium curl getfattr ip memcached node npm openssl python3 rabbitmq-server rsync script setfacl shellcheck strace systemd-analyze \
         /usr/bin/time
 fi
 

@@ -127,14 +127,26 @@ impl Embedded {
         state.over && !state.stopped
     }
 
+    /// How many tasks wait, by queue.
+    pub fn depths(&self) -> Vec<(Queue, u64)> {
+        let state = self.lock();
+        let again = |queue| state.again.iter().filter(|(task, _)| task.queue() == queue).count() as u64;
+        let waits = |queue| match queue {
+            Queue::Dirs => state.dirs.len(),
+            Queue::Files => state.files.len() as u64,
+            Queue::Finish => state.finish.len(),
+        };
+        Queue::ALL.iter().map(|queue| (*queue, waits(*queue) + again(*queue))).collect()
+    }
+
+    /// How many tasks are in hands.
+    pub fn in_flight(&self) -> u64 {
+        self.lock().in_flight
+    }
+
     /// Why the broker itself could not go on, if it could not.
     pub fn broken(&self) -> Option<String> {
         self.lock().broken.clone()
-    }
-
-    /// Tasks in hands.
-    pub fn in_flight(&self) -> u64 {
-        self.lock().in_flight
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

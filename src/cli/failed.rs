@@ -10,7 +10,7 @@ use crate::exit_code::ExitCode;
 use crate::model::filter::PathGlobs;
 use crate::model::fleet::{JobEnd, JobPhase};
 use crate::model::task::{MAX_TASK_ENTRIES, Names};
-use crate::model::{Failure, Operation, Task, Totals, escaped};
+use crate::model::{Failure, JobId, Operation, Task, Totals, escaped};
 use crate::node::json::failure_json;
 use crate::node::{self, NodeError};
 use crate::pass;
@@ -226,19 +226,48 @@ fn merged(tasks: Vec<Task>) -> Vec<Task> {
 fn try_retry(args: &RetryArgs) -> anyhow::Result<ExitCode> {
     let config = args.broker.config()?;
     let state = job_of(&config, &args.job)?;
+    let (all, ids) = (args.all, args.ids.iter().copied().collect::<BTreeSet<u64>>());
+    let globs = PathGlobs::new(&args.path).map_err(|e| anyhow::anyhow!("--path: {e}"))?;
+    let is_meant = move |number, failure: &Failure| all || globs.matches(&failure.path) || ids.contains(&number);
+    let reader = Reads::new();
+    let (_held, before) = reopen(&config, &state, is_meant, Some(reader), &say)?;
+    follow_spec(&args.show, &config, &state.spec, reader, before + 1)
+}
+
+/// Has a fleet try again everything that failed in a job, and leaves it; says what becomes of it.
+///
+/// # Errors
+/// Why it cannot be tried again.
+pub fn retry_all(config: &AmqpConfig, job: JobId) -> anyhow::Result<String> {
+    let state = job_of(config, &job.to_string())?;
+    let said: Mutex<Vec<String>> = Mutex::default();
+    let note = |text: &str| said.lock().unwrap_or_else(PoisonError::into_inner).push(text.to_owned());
+    let held = reopen(config, &state, |_, _| true, None, &note)?;
+    drop(held);
+    let mut words = said.into_inner().unwrap_or_else(PoisonError::into_inner);
+    words.insert(0, format!("job {job}: what failed is tried again"));
+    Ok(words.join("; "))
+}
+
+/// Puts what is meant of what failed in a job back onto the broker. What comes back holds the target's mark; and how
+/// often some of it was tried again before.
+fn reopen(
+    config: &AmqpConfig,
+    state: &JobState,
+    is_meant: impl Fn(u64, &Failure) -> bool + Send + 'static,
+    reader: Option<Reads>,
+    say: &dyn Fn(&str),
+) -> anyhow::Result<(Arc<dyn pass::Pass>, u64)> {
     let (id, spec) = (state.spec.id, &state.spec);
     ensure!(spec.pass != "verify", "what could not be compared is found again by another verify");
     ensure!(state.phase == JobPhase::Ended, "job {id} is under way: wait for its end with `treehaul follow {id}`");
     let complete = state.end.as_ref().is_some_and(|(end, _)| *end == JobEnd::Complete);
     ensure!(complete, "job {id} was ended early, so more is missing than what failed: run the pass again");
     ensure!(!state.removed, "nothing that failed is kept of job {id}; run the pass again to be sure");
-    let (all, ids) = (args.all, args.ids.iter().copied().collect::<BTreeSet<u64>>());
-    let globs = PathGlobs::new(&args.path).map_err(|e| anyhow::anyhow!("--path: {e}"))?;
     let chosen: Arc<Mutex<Chosen>> = Arc::default();
     let taken = Arc::clone(&chosen);
-    let before = each_failure(&config, &state, move |number, failure| {
-        let matches = globs.matches(&failure.path);
-        if all || matches || ids.contains(&number) {
+    let before = each_failure(config, state, move |number, failure| {
+        if is_meant(number, failure) {
             taken.lock().unwrap_or_else(PoisonError::into_inner).take(number, failure);
         }
     })?;
@@ -253,9 +282,7 @@ fn try_retry(args: &RetryArgs) -> anyhow::Result<ExitCode> {
     if retry.tasks.is_empty() && retry.letters.is_empty() {
         bail!("nothing of job {id} that failed is to be tried again: see `treehaul failed {id}`");
     }
-    let reader = Reads::new();
-    let _held = node::reopen(spec, &config, retry, Some(reader), &say)?;
-    follow_spec(&args.show, &config, spec, reader, before + 1)
+    Ok((node::reopen(spec, config, retry, reader, say)?, before))
 }
 
 fn try_reset(args: &ResetArgs) -> anyhow::Result<ExitCode> {

@@ -1,6 +1,7 @@
 //! What the passes share on the command line, and how a job is run from it.
 
 use super::broker::BrokerArgs;
+use super::dashboard::PageArgs;
 use super::files_from::{FilesFrom, ListTrouble};
 use super::html::{Hands, HtmlReport, Watching};
 use super::progress::Progress;
@@ -16,7 +17,7 @@ use crate::exit_code::ExitCode;
 use crate::fs::{Side, Usage};
 use crate::model::policy::{CHUNK_ALIGN_BYTES, ChunkPolicy};
 use crate::model::{JobId, JobSpec, Policy, Task, Timestamp};
-use crate::node::{self, Ended, NodeError, PoolSizes, Prepared, Stats};
+use crate::node::{self, Ended, Live, NodeError, PoolSizes, Prepared, Stats};
 use crate::pass::{Access, Pass, PassRow};
 use crate::telemetry::{Board, Meters, Sink, Told};
 use anyhow::Context;
@@ -62,6 +63,8 @@ pub struct RunArgs {
     stats: StatsArgs,
     #[command(flatten)]
     show: ShowArgs,
+    #[command(flatten)]
+    page: PageArgs,
 }
 
 /// What is said about a job.
@@ -283,7 +286,8 @@ fn try_run(
         !args.detach || args.show.html_report.is_none(),
         "--html-report is written by who waits for the job's end: give it to `treehaul follow`"
     );
-    let stats = args.stats.of_job(&args.broker, broker.is_some())?;
+    anyhow::ensure!(!args.detach || !args.page.is_given(), "--dashboard ends with its run: use `treehaul dashboard`");
+    let stats = args.stats.of_job(&args.broker, broker.is_some(), args.page.is_given())?;
     let report = args.show.report.as_deref().map(ReportFile::open).transpose()?;
     let [source, target] = roots;
     let (source, target) = (given_root(source)?, given_root(target)?);
@@ -304,11 +308,20 @@ fn try_run(
         drop(held);
         return Ok(ExitCode::Complete);
     }
+    let live = Live::new(spec.clone(), Arc::clone(&watched.board));
+    if let Some(meters) = stats.meters.clone() {
+        live.set_times(Box::new(move || meters.latencies()));
+    }
+    let page = args.page.serve(broker.as_ref(), &live, args.show.quiet)?;
     watched.write_html(html, Hands::of(broker.is_some(), args.sizes()));
     let progress = watched.progress(usage);
-    let ended = run_job(ready, args.sizes(), broker.as_ref(), &watched.board, stats);
+    let ended = run_job(ready, args.sizes(), broker.as_ref(), &watched.board, stats, &live);
     progress.finish();
-    let code = watched.finish(&spec, ended?, tell, || list.as_ref().and_then(ListTrouble::take));
+    let ended = ended?;
+    let code = watched.finish(&spec, ended.clone(), tell, || list.as_ref().and_then(ListTrouble::take));
+    if let Some(page) = page {
+        page.finish(&ended);
+    }
     if list.is_none() {
         // A job that looked at some paths only proves nothing about the others.
         node::history::remember(&spec, code.number());
@@ -507,6 +520,7 @@ fn run_job(
     broker: Option<&AmqpConfig>,
     board: &Arc<Board>,
     stats: Stats,
+    live: &Live,
 ) -> anyhow::Result<Ended> {
     let Ready { spec, work, first, .. } = ready;
     Ok(match (work, broker) {
@@ -514,7 +528,9 @@ fn run_job(
         (Some((_, Prepared::Single { roots, name, target_name })), _) => {
             node::run_single(&spec, roots, &name, &target_name, board)?
         }
-        (Some((row, Prepared::Tree(roots))), None) => node::run_alone(&spec, row, roots, first, sizes, board, stats)?,
+        (Some((row, Prepared::Tree(roots))), None) => {
+            node::run_alone(&spec, row, roots, first, sizes, board, stats, Some(live))?
+        }
         (Some((row, Prepared::Tree(roots))), Some(config)) => {
             // The target's mark is held until the end.
             let reader = Reads::new();

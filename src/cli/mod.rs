@@ -5,6 +5,7 @@ mod certificate;
 mod config;
 mod control;
 mod copy;
+mod dashboard;
 mod delete;
 mod dirtime;
 mod doctor;
@@ -97,6 +98,8 @@ enum Command {
     Worker(worker::WorkerArgs),
     /// Say which jobs there are and how they stand, and what workers do
     Status(status::StatusArgs),
+    /// Serve a page that shows the fleet and its jobs, and with a token steers them
+    Dashboard(Box<dashboard::DashboardArgs>),
     /// List the workers of a fleet, and how each stands with its jobs
     Nodes(nodes::NodesArgs),
     /// Ask workers whether they are there
@@ -152,6 +155,7 @@ pub fn run(args: Args) -> ExitCode {
         Command::Reset(args) => failed::reset(&args),
         Command::Worker(args) => worker::run(args),
         Command::Status(args) => status::run(&args),
+        Command::Dashboard(args) => dashboard::run(&args),
         Command::Nodes(args) => nodes::nodes(&args),
         Command::Ping(args) => nodes::ping(&args),
         Command::Inspect(command) => nodes::inspect(&command),

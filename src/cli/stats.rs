@@ -31,11 +31,12 @@ impl StatsArgs {
         if self.no_stats { Ok(Stats::default()) } else { Ok(sent(settings)?.unwrap_or_else(Stats::timed)) }
     }
 
-    /// What a job counts that is run from here: nothing, if workers do it or nobody is to see it.
+    /// What a job counts that is run from here: nothing, if workers do it or nobody is to see it. Where it is `shown`
+    /// on a page, calls are timed.
     ///
     /// # Errors
     /// As [`StatsArgs::of_worker`]; or the work is not this process's.
-    pub fn of_job(&self, broker: &BrokerArgs, has_fleet: bool) -> anyhow::Result<Stats> {
+    pub fn of_job(&self, broker: &BrokerArgs, has_fleet: bool, shown: bool) -> anyhow::Result<Stats> {
         anyhow::ensure!(
             !has_fleet || (self.memcached.is_none() && !self.no_stats),
             "--memcached and --no-stats are about this process, and workers do the work: give them to `treehaul worker`"
@@ -43,7 +44,8 @@ impl StatsArgs {
         if has_fleet || self.no_stats {
             return Ok(Stats::default());
         }
-        Ok(sent(&broker.settings(self.flags())?)?.unwrap_or_default())
+        let unsent = || if shown { Stats::timed() } else { Stats::default() };
+        Ok(sent(&broker.settings(self.flags())?)?.unwrap_or_else(unsent))
     }
 }
 

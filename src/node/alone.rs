@@ -1,7 +1,8 @@
 //! One job in one process, with the embedded broker.
 
+use super::live::{Brake, Helm};
 use super::spaces::Spaces;
-use super::{Ended, NodeError, OnlyJob, PoolSizes, Pools, Signals, Stats, stats};
+use super::{Ended, Live, NodeError, OnlyJob, PoolSizes, Pools, Signals, Stats, stats};
 use crate::actor::Jobs;
 use crate::broker::Broker;
 use crate::broker::embedded::Embedded;
@@ -12,7 +13,7 @@ use std::sync::Arc;
 use tokio::sync::Notify;
 
 /// Runs a job to its end on the calling thread and the actors' own. Blocks. Its roots are timed already, if they are to
-/// be.
+/// be. Whoever holds `live` can look and steer.
 ///
 /// # Errors
 /// [`NodeError`], if it cannot even start; everything later is in the result and on the board.
@@ -24,6 +25,7 @@ pub fn run_alone(
     sizes: PoolSizes,
     board: &Arc<Board>,
     stats: Stats,
+    live: Option<&Live>,
 ) -> Result<Ended, NodeError> {
     let spaces = Spaces::default();
     spaces.insert(spec.id, Arc::clone(&roots.target));
@@ -40,9 +42,11 @@ pub fn run_alone(
     let jobs: Arc<dyn Jobs> = Arc::new(OnlyJob(spec.id, Arc::clone(&pass)));
     let work = async {
         let mut signals = Signals::new()?;
-        let (port, meters) = (Arc::new(Arc::clone(&broker)) as Arc<dyn Broker>, stats.meters.clone());
+        let brake = Brake::before(Arc::new(Arc::clone(&broker)));
+        let (port, meters) = (Arc::clone(&brake) as Arc<dyn Broker>, stats.meters.clone());
         let pools = Pools::start(sizes, &port, &jobs, meters.as_ref());
         let flusher = stats.start(stats::look_alone(&pools, &broker, spaces))?;
+        let mut helm = live.map(|live| live.begin(&pools, sizes, &broker, &brake));
         let mut signalled = None;
         loop {
             tokio::select! {
@@ -54,7 +58,13 @@ pub fn run_alone(
                     board.note("stopping: what is in hand is finished; once more to end at once");
                     broker.stop();
                 }
+                wish = Helm::next(&mut helm) => if let Some(helm) = &mut helm {
+                    helm.obey(wish).await;
+                }
             }
+        }
+        if let Some(live) = live {
+            live.rest();
         }
         pools.drain().await;
         Ok::<_, NodeError>((signalled, flusher))

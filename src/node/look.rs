@@ -23,6 +23,7 @@ pub struct Look {
 }
 
 /// A job at that moment.
+#[derive(Clone)]
 pub struct JobLook {
     /// By the log.
     pub state: JobState,
@@ -118,6 +119,15 @@ fn progress_of(led: &Answers, id: JobId) -> Option<JobProgress> {
 }
 
 impl JobLook {
+    /// It is over, with this state: what was seen of it before is kept.
+    pub fn close(&mut self, state: JobState) {
+        if let (Some(progress), Some((_, totals))) = (&mut self.progress, &state.end) {
+            (progress.totals, progress.walk_over) = (*totals, true);
+        }
+        self.queues.clear();
+        (self.unsettled, self.state) = (0, state);
+    }
+
     /// How it stands, in a word or two.
     pub fn standing(&self) -> String {
         let state = &self.state;

@@ -204,7 +204,7 @@ fn words_of(limits: Limits) -> String {
 }
 
 /// The host's load average over one minute, in thousandths.
-fn load_milli() -> Option<u32> {
+pub(super) fn load_milli() -> Option<u32> {
     let text = std::fs::read_to_string("/proc/loadavg").ok()?;
     parse_load(&text)
 }

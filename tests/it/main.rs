@@ -5,6 +5,7 @@ mod brokers;
 mod changes;
 mod chunks;
 mod control;
+mod dashboard;
 mod delete;
 mod dirtime;
 mod doctor;

@@ -110,7 +110,7 @@ fn copy_alone(source: &[u8], target: &[u8], stats: Stats) {
     };
     let board = Arc::new(Board::new(Box::new(|_| ())));
     let sizes = PoolSizes { dirs: 3, files: 5 };
-    let ended = treehaul::node::run_alone(&spec, row, roots, [Task::root()], sizes, &board, stats);
+    let ended = treehaul::node::run_alone(&spec, row, roots, [Task::root()], sizes, &board, stats, None);
     assert!(matches!(ended, Ok(Ended::Complete)), "{ended:?}");
     let totals: BTreeMap<_, _> = board.snapshot().totals.iter().collect();
     fs::write(std::env::var_os("TREEHAUL_TEST_TOTALS").expect("a file"), json!(totals).to_string()).unwrap();
