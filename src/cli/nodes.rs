@@ -198,7 +198,7 @@ fn tell_active(answers: &Answers, format: Format) {
 }
 
 fn active_text(active: &[(String, &Activity)]) -> String {
-    let mut rows = vec![["NODE", "ACTOR", "JOB", "TASK", "SECONDS", "WHERE"].map(str::to_owned).to_vec()];
+    let mut rows = vec![["NODE", "ACTOR", "JOB", "TASK", "SECONDS", "MOVED", "WHERE"].map(str::to_owned).to_vec()];
     for (name, activity) in active {
         let path = if activity.path.is_empty() { "(the root)".to_owned() } else { escaped(&activity.path) };
         rows.push(vec![
@@ -207,6 +207,7 @@ fn active_text(active: &[(String, &Activity)]) -> String {
             activity.job.to_string(),
             escaped(activity.task.as_bytes()),
             format!("{}.{}", activity.age_ms / 1000, activity.age_ms % 1000 / 100),
+            HumanBytes(activity.bytes).to_string(),
             path,
         ]);
     }

@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 /// Times a filesystem's calls; without timings it is what it was.
 pub fn metered(fs: Arc<dyn Filesystem>, timings: Option<&Arc<Timings>>) -> Arc<dyn Filesystem> {
     match timings {
-        Some(timings) => Arc::new(MeteredFs { inner: fs, timings: Arc::clone(timings) }),
+        Some(timings) => Arc::new(MeteredFs { inner: fs, watch: timings.watch(), _timings: Arc::clone(timings) }),
         None => fs,
     }
 }
@@ -92,7 +92,9 @@ fn timed_writing<T>(watch: &Watch, written: &dyn Fn(u64), fill: impl FnOnce(&dyn
 
 struct MeteredFs {
     inner: Arc<dyn Filesystem>,
-    timings: Arc<Timings>,
+    watch: Watch,
+    /// They are there as long as somebody may add to them.
+    _timings: Arc<Timings>,
 }
 
 impl Filesystem for MeteredFs {
@@ -101,7 +103,7 @@ impl Filesystem for MeteredFs {
     }
 
     fn open_dir(&self, path: &RelPath) -> Result<Box<dyn Dir>> {
-        let watch = self.timings.watch();
+        let watch = self.watch.here();
         let inner = timed(&watch, Call::OpenDir, || self.inner.open_dir(path))?;
         Ok(Box::new(Metered { inner, watch }))
     }
