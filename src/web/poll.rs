@@ -8,7 +8,7 @@ use super::state::{History, unix_ms};
 use serde_json::{Value, json};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::{oneshot, watch};
 
@@ -44,6 +44,8 @@ pub struct Hub {
     state: watch::Sender<Arc<Told>>,
     known: Mutex<Known>,
     viewers: AtomicUsize,
+    /// A viewer went.
+    gone: Condvar,
     requests: SyncSender<Request>,
 }
 
@@ -76,6 +78,7 @@ impl Drop for Viewer {
     fn drop(&mut self) {
         self.hub.viewers.fetch_sub(1, Ordering::Relaxed);
         self.hub.known().left = Some(Instant::now());
+        self.hub.gone.notify_all();
     }
 }
 
@@ -91,6 +94,7 @@ impl Hub {
             about,
             known: Mutex::default(),
             viewers: AtomicUsize::new(0),
+            gone: Condvar::new(),
             requests,
         });
         hub.publish(Err("looking for the first time".to_owned()), false);
@@ -155,10 +159,8 @@ impl Hub {
         if self.requests.try_send(Request::End(done)).is_ok() {
             let _ = ended.recv_timeout(FAREWELL); // a source that hangs is left
         }
-        let end = Instant::now() + FAREWELL;
-        while self.viewers.load(Ordering::Relaxed) > 0 && Instant::now() < end {
-            std::thread::sleep(Duration::from_millis(10));
-        }
+        let is_watched = |_: &mut Known| self.viewers.load(Ordering::Relaxed) > 0;
+        let _ = self.gone.wait_timeout_while(self.known(), FAREWELL, is_watched);
     }
 
     fn is_watched(&self) -> bool {
