@@ -3,6 +3,7 @@
 mod board;
 pub mod counts;
 mod ledger;
+pub mod memcached;
 mod partitions;
 
 pub use board::{Board, Notes, Sink, Snapshot, Told};
