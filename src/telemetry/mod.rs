@@ -2,6 +2,7 @@
 
 mod board;
 pub mod counts;
+pub mod export;
 mod ledger;
 pub mod memcached;
 mod partitions;
