@@ -47,7 +47,7 @@ pub struct ExportArgs {
     /// Between two cycles: seconds, or 10s, 5m
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = parse_every, help_heading = "How")]
     every: Duration,
-    /// Look once, tell, and end; without anybody to tell, print what a Prometheus would scrape
+    /// Look once, tell, and end; without anybody to tell, print metrics in Prometheus's text format
     #[arg(long, help_heading = "How")]
     once: bool,
     /// Prometheus: sums over all jobs
@@ -142,7 +142,7 @@ fn serve(address: Option<&str>, page: Option<&Arc<Page>>) -> anyhow::Result<Opti
 fn once(mut exporter: Exporter, is_printed: bool) -> ExitCode {
     let cycled = exporter.cycle();
     if is_printed {
-        print_result(exporter.render(&cycled.cycle, false).trim_end());
+        print_result(exporter.render(&cycled.cycle, false).plain().trim_end());
     }
     let has_arrived = exporter.finish();
     if cycled.is_short || !has_arrived { ExitCode::Infrastructure } else { ExitCode::Complete }

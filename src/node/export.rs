@@ -8,7 +8,7 @@ mod fleet;
 pub use collect::Sources;
 
 use super::{NodeError, Signals};
-use crate::telemetry::export::{Changes, Cycle, Graphite, Labels, Page, State, Statsd, lines, render};
+use crate::telemetry::export::{Changes, Cycle, Graphite, Labels, Page, State, Statsd, Text, lines, render};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -115,21 +115,21 @@ impl Exporter {
         let Some(page) = self.sinks.page.clone() else { return };
         let shown = self.render(cycle, false);
         if changes.is_reset || page.is_resetting() {
-            page.reset(self.render(cycle, true));
+            page.reset(self.render(cycle, true).text);
         }
-        page.publish(shown);
+        page.publish(shown.text);
         page.cycled(is_ready);
     }
 
     /// A cycle for a Prometheus.
-    pub fn render(&mut self, cycle: &Cycle, is_reset: bool) -> String {
+    pub fn render(&mut self, cycle: &Cycle, is_reset: bool) -> Text {
         let shown = render(cycle, self.manner.labels, is_reset);
         let has_less = shown.labels != self.manner.labels;
         if has_less && !self.said.labels {
             tracing::warn!(labels = ?shown.labels, "there are too many series: labels are left out");
         }
         self.said.labels = has_less;
-        shown.text
+        shown
     }
 
     /// Sends what is left; false if it did not arrive.

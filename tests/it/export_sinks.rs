@@ -132,9 +132,9 @@ fn a_statsd_is_told_everything_once_over_restarts_of_all() {
     let mut node = memcached(&server);
     let path = "treehaul.0000000000001.n.files_1.bytes";
     let arrived = |value: f64| until(&format!("{path} {value}"), || statsd.value(path) >= value);
+    let address = server.address();
     let once = || {
-        let ran =
-            run(&mut export(&s, &["--once", "--memcached", &server_address(&server), "--statsd", &statsd.address()]));
+        let ran = run(&mut export(&s, &["--once", "--memcached", &address, "--statsd", &statsd.address()]));
         assert_eq!((ran.code, ran.stdout.as_str()), (0, ""), "{}", ran.stderr);
     };
     node.add("n", &counts(job(1), 2, 1000)).unwrap();
@@ -164,21 +164,16 @@ fn a_statsd_is_told_everything_once_over_restarts_of_all() {
     assert_eq!(exporter.stop(), Some(0));
     // A restart of the worker.
     memcached(&server).add("n", &counts(job(1), 3, 1)).unwrap();
-    let server_now = server.address();
-    assert_eq!(run(&mut export(&s, &["--once", "--memcached", &server_now, "--statsd", &statsd.address()])).code, 0);
+    once();
     arrived(5026.0);
     until("calls", || statsd.value("treehaul.0000000000001.n.latency.read.count") >= 5026.0);
     assert_eq!(statsd.value(path), 5026.0);
     assert_eq!(statsd.value("treehaul.0000000000001.n.files_2.bytes"), 1.0, "a new actor is told from 0");
 }
 
-fn server_address(server: &Server) -> String {
-    server.address()
-}
-
 #[test]
 fn a_memcached_that_evicts_loses_counts_and_never_makes_any_up() {
-    let server = Server::start(&["-m", "1"]);
+    let server = Server::start(&["-m", "1", "-I", "512k"]);
     let s = Scratch::new();
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
     socket.set_read_timeout(Some(Duration::from_millis(200))).unwrap();

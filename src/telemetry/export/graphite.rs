@@ -30,7 +30,7 @@ struct Shared {
 
 #[derive(Debug, Default)]
 struct Queue {
-    waiting: VecDeque<Arc<str>>,
+    waiting: VecDeque<Arc<String>>,
     /// Bytes of these.
     bytes: usize,
     dropped: u64,
@@ -41,7 +41,7 @@ struct Queue {
 }
 
 impl Queue {
-    fn push(&mut self, text: Arc<str>) {
+    fn push(&mut self, text: Arc<String>) {
         self.bytes += text.len();
         self.waiting.push_back(text);
         while self.waiting.len() > 1 && (self.waiting.len() > MAX_WAITING.0 || self.bytes > MAX_WAITING.1) {
@@ -75,7 +75,7 @@ impl Graphite {
 
     /// Hands over a cycle's lines.
     pub fn push(&self, text: String) {
-        self.shared.lock().push(text.into());
+        self.shared.lock().push(Arc::new(text));
         self.shared.changed.notify_all();
     }
 
@@ -111,7 +111,7 @@ struct Sender {
     shared: Arc<Shared>,
     stream: Option<TcpStream>,
     /// Sent last, and perhaps into a connection that was dead already.
-    doubtful: Option<Arc<str>>,
+    doubtful: Option<Arc<String>>,
 }
 
 impl Sender {
@@ -149,7 +149,7 @@ impl Sender {
     }
 
     /// The oldest that waits; none if nothing more will come.
-    fn next(&self) -> Option<Arc<str>> {
+    fn next(&self) -> Option<Arc<String>> {
         let mut queue = self.shared.lock();
         loop {
             if let Some(text) = queue.waiting.front() {
@@ -163,7 +163,7 @@ impl Sender {
     }
 
     /// It went out; unless it was dropped meanwhile, it waits no longer.
-    fn sent(&mut self, text: &Arc<str>) {
+    fn sent(&mut self, text: &Arc<String>) {
         let mut queue = self.shared.lock();
         if queue.waiting.front().is_some_and(|front| Arc::ptr_eq(front, text)) {
             queue.waiting.pop_front();
@@ -295,10 +295,10 @@ mod tests {
     fn what_waits_is_bounded_and_the_newest_stays() {
         let mut queue = Queue::default();
         for n in 0..2000 {
-            queue.push(format!("{n}").into());
+            queue.push(Arc::new(format!("{n}")));
         }
         assert_eq!((queue.waiting.len(), queue.dropped), (MAX_WAITING.0, 1000));
-        queue.push("x".repeat(MAX_WAITING.1 + 1).into());
+        queue.push(Arc::new("x".repeat(MAX_WAITING.1 + 1)));
         assert_eq!((queue.waiting.len(), queue.bytes), (1, MAX_WAITING.1 + 1));
     }
 }

@@ -74,6 +74,7 @@ pub fn lines(cycle: &Cycle, prefix: &str, by_actor: bool) -> String {
     gauges(cycle, |path, value| {
         let _ = writeln!(out, "{prefix}.{path} {value} {at}");
     });
+    out.shrink_to_fit(); // it may be kept for long
     out
 }
 

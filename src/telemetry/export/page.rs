@@ -17,7 +17,7 @@ pub struct Page {
 
 #[derive(Debug)]
 struct State {
-    text: Arc<str>,
+    text: Arc<String>,
     /// The same with counters at 0: they began anew, and have to be seen to.
     zeros: Option<Zeros>,
     /// When the last cycle ended; at first, when all this began.
@@ -27,14 +27,14 @@ struct State {
 
 #[derive(Debug)]
 struct Zeros {
-    text: Arc<str>,
+    text: Arc<String>,
     seen: Option<Instant>,
 }
 
 impl Page {
     /// Of a cycle every so often.
     pub fn new(every: Duration) -> Arc<Self> {
-        let state = State { text: "# EOF\n".into(), zeros: None, last: Instant::now(), is_ready: false };
+        let state = State { text: Arc::new("# EOF\n".to_owned()), zeros: None, last: Instant::now(), is_ready: false };
         Arc::new(Page { every, state: Mutex::new(state) })
     }
 
@@ -45,13 +45,13 @@ impl Page {
     /// Takes a cycle's text.
     pub fn publish(&self, text: String) {
         let mut state = self.lock();
-        state.text = text.into();
+        state.text = Arc::new(text);
     }
 
     /// Counters began anew: the next scrape gets this text, with zeros.
     pub fn reset(&self, zeros: String) {
         let seen = self.lock().zeros.take().and_then(|old| old.seen);
-        self.lock().zeros = Some(Zeros { text: zeros.into(), seen });
+        self.lock().zeros = Some(Zeros { text: Arc::new(zeros), seen });
     }
 
     /// Are zeros still to be shown?
@@ -68,7 +68,7 @@ impl Page {
     }
 
     /// For whoever scrapes.
-    pub fn scrape(&self) -> Arc<str> {
+    pub fn scrape(&self) -> Arc<String> {
         let mut state = self.lock();
         state.zeros.take_if(|zeros| zeros.is_over());
         match &mut state.zeros {
@@ -105,15 +105,15 @@ mod tests {
     fn zeros_stay_until_they_were_seen_for_a_while() {
         let page = Page::new(Duration::from_secs(10));
         page.publish("old".into());
-        assert_eq!(&*page.scrape(), "old");
+        assert_eq!(page.scrape().as_str(), "old");
         page.reset("zeros".into());
         page.publish("new".into());
         assert!(page.is_resetting());
-        assert_eq!((&*page.scrape(), &*page.scrape()), ("zeros", "zeros"));
+        assert_eq!((page.scrape().as_str(), page.scrape().as_str()), ("zeros", "zeros"));
         page.reset("zeros and more".into());
-        assert_eq!(&*page.scrape(), "zeros and more");
+        assert_eq!(page.scrape().as_str(), "zeros and more");
         page.lock().zeros.as_mut().unwrap().seen = Instant::now().checked_sub(ZEROS_SHOWN);
-        assert_eq!(&*page.scrape(), "new");
+        assert_eq!(page.scrape().as_str(), "new");
         assert!(!page.is_resetting());
     }
 

@@ -10,7 +10,7 @@ use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet, text};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::{Registry, Unit};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 /// Beyond so many series labels are left out: a Prometheus pays for each with memory.
@@ -34,6 +34,27 @@ pub struct Text {
     pub text: String,
     /// Labels that it has; fewer than were wanted where there were too many series.
     pub labels: Labels,
+}
+
+impl Text {
+    /// As Prometheus had it before OpenMetrics, which is what a node_exporter takes from a file: counters are called the
+    /// same in their descriptions, and there are no units.
+    pub fn plain(&self) -> String {
+        let counters: BTreeSet<&str> =
+            self.text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.strip_suffix(" counter")).collect();
+        let mut out = String::with_capacity(self.text.len());
+        for line in self.text.lines() {
+            let described = line.strip_prefix("# HELP ").or_else(|| line.strip_prefix("# TYPE "));
+            match described.and_then(|rest| rest.split_once(' ')) {
+                Some((name, rest)) if counters.contains(name) => {
+                    out.push_str(&format!("{} {name}_total {rest}\n", &line[..6]));
+                }
+                _ if line.starts_with("# UNIT ") || line == "# EOF" => {}
+                _ => out.extend([line, "\n"]),
+            }
+        }
+        out
+    }
 }
 
 type Series = Vec<(&'static str, String)>;
@@ -265,6 +286,7 @@ pub fn render(cycle: &Cycle, wanted: Labels, is_reset: bool) -> Text {
     let mut text = String::new();
     // A String takes everything that is written.
     let _ = text::encode(&mut text, &registry);
+    text.shrink_to_fit(); // it is kept until the next cycle
     Text { text, labels }
 }
 
@@ -307,6 +329,20 @@ mod tests {
         assert!(!text.contains("treehaul_memcached_up") && !text.contains("actors{node=\"gone\""), "{text}");
         let families: Vec<&str> = text.lines().filter(|l| l.starts_with("# TYPE")).collect();
         assert_eq!(families.len(), families.iter().collect::<std::collections::BTreeSet<_>>().len());
+    }
+
+    #[test]
+    fn plain_text_calls_counters_by_one_name() {
+        let text = render(&cycle(), ALL, false).plain();
+        for line in [
+            "# HELP treehaul_copied_bytes_total Data written.",
+            "# TYPE treehaul_copied_bytes_total counter",
+            "treehaul_copied_bytes_total{job=\"0000000000001\",node=\"a\",pool=\"files\"} 12",
+            "# TYPE treehaul_node_resident_memory_bytes gauge",
+        ] {
+            assert!(text.lines().any(|l| l == line), "{line}\n{text}");
+        }
+        assert!(!text.contains("# UNIT") && !text.contains("# EOF"), "{text}");
     }
 
     #[test]
