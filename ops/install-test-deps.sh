@@ -7,7 +7,7 @@
 # Works as root, or through sudo. Freshly installed services are not started: tests start their own.
 set -euo pipefail
 
-# command  packages that bring it
+# command  packages that bring it; npm:NAME is one of npm's
 packages_of() {
     case $1 in
         bindfs) echo bindfs ;;
@@ -20,12 +20,14 @@ packages_of() {
         node) echo nodejs ;;
         npm) echo npm ;;
         openssl) echo openssl ;;
+        prometheus | promtool) echo prometheus ;;
         python3) echo python3 ;;
         rabbitmq-server) echo rabbitmq-server ;;
         rsync) echo rsync ;;
         script) echo bsdutils ;;
         setfacl) echo acl ;;
         shellcheck) echo shellcheck ;;
+        statsd) echo npm:statsd@0.9.0 ;;
         strace) echo strace ;;
         systemd-analyze) echo systemd ;;
         /usr/bin/time) echo time ;;
@@ -39,21 +41,28 @@ fail() {
 }
 
 if [ $# -eq 0 ]; then
-    set -- bindfs cc chromium curl getfattr ip memcached node npm openssl python3 rabbitmq-server rsync script setfacl shellcheck strace systemd-analyze \
-        /usr/bin/time
+    set -- bindfs cc chromium curl getfattr ip memcached node npm openssl prometheus python3 rabbitmq-server rsync script setfacl shellcheck \
+        statsd strace systemd-analyze /usr/bin/time
 fi
 
 missing=()
+from_npm=()
 for command in "$@"; do
     packages=$(packages_of "$command")
     if ! PATH=$PATH:/usr/sbin:/sbin command -v "$command" >/dev/null; then
         read -ra words <<<"$packages"
-        missing+=("${words[@]}")
+        case $packages in
+            npm:*) from_npm+=("${words[@]#npm:}") ;;
+            *) missing+=("${words[@]}") ;;
+        esac
     fi
 done
-[ ${#missing[@]} -gt 0 ] || exit 0
+[ ${#missing[@]} -gt 0 ] || [ ${#from_npm[@]} -gt 0 ] || exit 0
+if [ ${#from_npm[@]} -gt 0 ] && ! command -v npm >/dev/null; then
+    missing+=(nodejs npm)
+fi
 
-by_hand="install by hand: ${missing[*]}"
+by_hand="install by hand: ${missing[*]} ${from_npm[*]}"
 command -v apt-get >/dev/null || fail "there is no apt-get here; $by_hand"
 as_root=()
 if [ "$(id -u)" != 0 ]; then
@@ -69,14 +78,22 @@ if [ ! -e "$policy" ]; then
     "${as_root[@]}" chmod 755 "$policy"
 fi
 
-echo "installing ${missing[*]}"
+echo "installing ${missing[*]} ${from_npm[*]}"
 log=$(mktemp)
 apt_get() {
     "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=300 "$@" >>"$log" 2>&1
 }
-if ! { apt_get update && apt_get install --yes --no-install-recommends "${missing[@]}"; }; then
+install_all() {
+    if [ ${#missing[@]} -gt 0 ]; then
+        apt_get update && apt_get install --yes --no-install-recommends "${missing[@]}" || return
+    fi
+    if [ ${#from_npm[@]} -gt 0 ]; then
+        "${as_root[@]}" npm install --global --ignore-scripts --omit=optional --no-fund --no-audit "${from_npm[@]}" >>"$log" 2>&1
+    fi
+}
+if ! install_all; then
     tail -n 30 "$log" >&2
     rm -f "$log"
-    fail "apt-get failed; $by_hand"
+    fail "that failed; $by_hand"
 fi
 rm -f "$log"

@@ -528,9 +528,7 @@ fn run_job(
         (Some((_, Prepared::Single { roots, name, target_name })), _) => {
             node::run_single(&spec, roots, &name, &target_name, board)?
         }
-        (Some((row, Prepared::Tree(roots))), None) => {
-            node::run_alone(&spec, row, roots, first, sizes, board, stats, Some(live))?
-        }
+        (Some((row, Prepared::Tree(roots))), None) => node::run_alone(live, row, roots, first, sizes, stats)?,
         (Some((row, Prepared::Tree(roots))), Some(config)) => {
             // The target's mark is held until the end.
             let reader = Reads::new();

@@ -9,6 +9,7 @@ mod dashboard;
 mod delete;
 mod dirtime;
 mod doctor;
+mod export;
 mod failed;
 mod files_from;
 mod filter;
@@ -121,6 +122,8 @@ enum Command {
     Shrink(control::ResizeArgs),
     /// Set the limits of workers, for all their jobs together
     Throttle(control::ThrottleArgs),
+    /// Read counters and queues, and feed Graphite, statsd or Prometheus
+    Export(Box<export::ExportArgs>),
 }
 
 /// Prints a result on stdout, as [`say`].
@@ -166,6 +169,7 @@ pub fn run(args: Args) -> ExitCode {
         Command::Grow(args) => control::grow(&args),
         Command::Shrink(args) => control::shrink(&args),
         Command::Throttle(args) => control::throttle(&args),
+        Command::Export(args) => export::run(*args),
     }
 }
 

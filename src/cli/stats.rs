@@ -3,6 +3,9 @@
 use super::broker::BrokerArgs;
 use super::settings::{Flag, MEMCACHED, NAME, Settings};
 use crate::node::{OpenOutlet, Stats};
+use crate::telemetry::counts::Counts;
+use crate::telemetry::memcached::Memcached;
+use crate::telemetry::{Outlet, Unsent};
 use clap::Args;
 use std::ffi::OsString;
 
@@ -55,10 +58,26 @@ fn sent(settings: &Settings) -> anyhow::Result<Option<Stats>> {
     Ok(Some(Stats::sent(name, outlet(address)?)))
 }
 
-/// Where a memcached's counters are added.
+/// A memcached, where a node adds its counters.
+struct Counted {
+    memcached: Memcached,
+    node: String,
+}
+
+impl Outlet for Counted {
+    fn add(&mut self, counts: &Counts) -> Result<(), Unsent> {
+        let added = self.memcached.add(&self.node, counts);
+        added.map_err(|e| Unsent { why: e.to_string(), is_untouched: e.is_nothing_written() })
+    }
+
+    fn leave(&mut self) {
+        if let Err(error) = self.memcached.leave(&self.node) {
+            tracing::debug!(%error, "what this node does now is not taken back");
+        }
+    }
+}
+
 fn outlet(address: &str) -> anyhow::Result<OpenOutlet> {
-    anyhow::bail!(
-        "counters cannot be sent to {}: this build has no memcached",
-        crate::model::escaped(address.as_bytes())
-    )
+    let memcached = Memcached::new(address)?;
+    Ok(Box::new(move |node| Box::new(Counted { memcached, node: node.to_owned() })))
 }

@@ -1,32 +1,31 @@
 //! One job in one process, with the embedded broker.
 
-use super::live::{Brake, Helm};
+use super::live::Brake;
 use super::spaces::Spaces;
 use super::{Ended, Live, NodeError, OnlyJob, PoolSizes, Pools, Signals, Stats, stats};
 use crate::actor::Jobs;
 use crate::broker::Broker;
 use crate::broker::embedded::Embedded;
-use crate::model::{JobSpec, Report, Task};
+use crate::model::{Report, Task};
 use crate::pass::{Pass, PassRow, Roots};
-use crate::telemetry::{Board, Flusher};
+use crate::telemetry::Flusher;
 use std::sync::Arc;
 use tokio::sync::Notify;
 
-/// Runs a job to its end on the calling thread and the actors' own. Blocks. Its roots are timed already, if they are to
-/// be. Whoever holds `live` can look and steer.
+/// Runs the job of `live`, through which it is seen and steered, to its end on the calling thread and the actors' own.
+/// Blocks. Its roots are timed already, if they are to be.
 ///
 /// # Errors
 /// [`NodeError`], if it cannot even start; everything later is in the result and on the board.
 pub fn run_alone(
-    spec: &JobSpec,
+    live: &Live,
     row: &PassRow,
     roots: Roots,
     first: impl IntoIterator<Item = Task>,
     sizes: PoolSizes,
-    board: &Arc<Board>,
     stats: Stats,
-    live: Option<&Live>,
 ) -> Result<Ended, NodeError> {
+    let (spec, board) = (live.spec(), live.board());
     let spaces = Spaces::default();
     spaces.insert(spec.id, Arc::clone(&roots.target));
     let pass: Arc<dyn Pass> = Arc::from(row.prepare(spec, roots, true)?);
@@ -46,7 +45,7 @@ pub fn run_alone(
         let (port, meters) = (Arc::clone(&brake) as Arc<dyn Broker>, stats.meters.clone());
         let pools = Pools::start(sizes, &port, &jobs, meters.as_ref());
         let flusher = stats.start(stats::look_alone(&pools, &broker, spaces))?;
-        let mut helm = live.map(|live| live.begin(&pools, sizes, &broker, &brake));
+        let mut helm = live.begin(&pools, sizes, &broker, &brake);
         let mut signalled = None;
         loop {
             tokio::select! {
@@ -58,14 +57,10 @@ pub fn run_alone(
                     board.note("stopping: what is in hand is finished; once more to end at once");
                     broker.stop();
                 }
-                wish = Helm::next(&mut helm) => if let Some(helm) = &mut helm {
-                    helm.obey(wish).await;
-                }
+                wish = helm.next() => helm.obey(wish).await,
             }
         }
-        if let Some(live) = live {
-            live.rest();
-        }
+        live.rest();
         pools.drain().await;
         Ok::<_, NodeError>((signalled, flusher))
     };

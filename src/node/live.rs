@@ -69,6 +69,16 @@ impl Live {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The job.
+    pub(super) fn spec(&self) -> &JobSpec {
+        &self.spec
+    }
+
+    /// Its board.
+    pub(super) fn board(&self) -> &Arc<Board> {
+        &self.board
+    }
+
     /// Calls are timed, and asked for here.
     pub fn set_times(&self, times: Times) {
         let _ = self.times.set(times); // the first one stays
@@ -222,13 +232,9 @@ pub(super) struct Helm {
 }
 
 impl Helm {
-    /// The next order; never, where nobody can give one.
-    pub async fn next(helm: &mut Option<Self>) -> Wish {
-        let wish = match helm {
-            Some(helm) => helm.wishes.recv().await,
-            None => None,
-        };
-        match wish {
+    /// The next order; never, once nobody can give one.
+    pub async fn next(&mut self) -> Wish {
+        match self.wishes.recv().await {
             Some(wish) => wish,
             None => std::future::pending().await,
         }

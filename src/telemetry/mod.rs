@@ -4,9 +4,11 @@ mod at_work;
 mod board;
 mod causes;
 pub mod counts;
+pub mod export;
 mod flusher;
 mod history;
 mod ledger;
+pub mod memcached;
 mod meters;
 mod partitions;
 

@@ -8,6 +8,8 @@ use super::poll::{Hub, Viewer};
 use super::source::{Deed, Refused};
 use crate::model::JobId;
 use crate::model::fleet::{Order, PoolKind};
+use crate::node::export::cycle_of;
+use crate::telemetry::export::{Labels, render};
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::{DefaultBodyLimit, Request, State};
@@ -68,20 +70,24 @@ pub struct Dashboard {
 pub fn pages(dashboard: Arc<Dashboard>) -> Router {
     let asset =
         |kind: &'static str, text: &'static str| get(move || async move { ([(header::CONTENT_TYPE, kind)], text) });
+    let hub = Arc::clone(&dashboard.hub);
+    let ready = move || {
+        let is_ready = hub.is_ready();
+        async move { if is_ready { Ok(()) } else { Err("what is watched has not answered lately".to_owned()) } }
+    };
     Router::new()
         .route("/", asset("text/html; charset=utf-8", HTML))
         .route("/dashboard.css", asset("text/css; charset=utf-8", CSS))
         .route("/dashboard.js", asset("text/javascript; charset=utf-8", JS))
         .route("/icon.svg", asset("image/svg+xml", ICON))
-        .route("/healthz", get(|| async { "it lives\n" }))
-        .route("/readyz", get(ready))
         .route("/metrics", get(metrics))
         .route("/events", get(events))
         .route("/api/state", get(state))
         .route("/api/action", post(action))
+        .with_state(Arc::clone(&dashboard))
+        .merge(super::health::pages(async || Ok(()), ready))
         .layer(DefaultBodyLimit::max(MAX_BODY))
-        .layer(from_fn_with_state(Arc::clone(&dashboard), screen))
-        .with_state(dashboard)
+        .layer(from_fn_with_state(dashboard, screen))
 }
 
 type Shared = State<Arc<Dashboard>>;
@@ -99,14 +105,6 @@ async fn screen(State(dashboard): Shared, request: Request, next: Next) -> Respo
     response
 }
 
-async fn ready(State(dashboard): Shared) -> (StatusCode, &'static str) {
-    if dashboard.hub.is_ready() {
-        (StatusCode::OK, "what is watched answers\n")
-    } else {
-        (StatusCode::SERVICE_UNAVAILABLE, "what is watched has not answered lately\n")
-    }
-}
-
 async fn state(State(dashboard): Shared, headers: HeaderMap) -> Result<Response, Denied> {
     dashboard.guard.check_reader(&headers).await?;
     let state = dashboard.hub.state();
@@ -116,8 +114,10 @@ async fn state(State(dashboard): Shared, headers: HeaderMap) -> Result<Response,
 async fn metrics(State(dashboard): Shared, headers: HeaderMap) -> Result<Response, Denied> {
     dashboard.guard.check_reader(&headers).await?;
     let hub = &dashboard.hub;
-    let text = super::metrics::render(hub.seen().as_deref(), hub.is_answering());
-    Ok(([(header::CONTENT_TYPE, super::metrics::CONTENT_TYPE)], text).into_response())
+    let seen = hub.seen().filter(|_| hub.is_answering());
+    let cycle = cycle_of(seen.as_deref().map(|seen| &seen.look));
+    let text = render(&cycle, Labels { job: true, node: true }, false).text;
+    Ok(([(header::CONTENT_TYPE, super::metrics::OPEN_METRICS)], text).into_response())
 }
 
 async fn events(State(dashboard): Shared, headers: HeaderMap) -> Result<Response, Denied> {

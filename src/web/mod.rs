@@ -13,6 +13,7 @@ mod state;
 
 pub use dashboard::Retry;
 pub use guard::Token;
+pub use metrics::{health_of, metrics};
 pub use source::{Alone, Deed, Fleet, Refused, Seen, Source};
 
 use self::dashboard::Dashboard;

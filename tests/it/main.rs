@@ -10,6 +10,8 @@ mod delete;
 mod dirtime;
 mod doctor;
 mod dry_run;
+mod export;
+mod export_sinks;
 mod fidelity;
 mod filters;
 mod fleet;

@@ -110,7 +110,8 @@ fn copy_alone(source: &[u8], target: &[u8], stats: Stats) {
     };
     let board = Arc::new(Board::new(Box::new(|_| ())));
     let sizes = PoolSizes { dirs: 3, files: 5 };
-    let ended = treehaul::node::run_alone(&spec, row, roots, [Task::root()], sizes, &board, stats, None);
+    let live = treehaul::node::Live::new(spec, Arc::clone(&board));
+    let ended = treehaul::node::run_alone(&live, row, roots, [Task::root()], sizes, stats);
     assert!(matches!(ended, Ok(Ended::Complete)), "{ended:?}");
     let totals: BTreeMap<_, _> = board.snapshot().totals.iter().collect();
     fs::write(std::env::var_os("TREEHAUL_TEST_TOTALS").expect("a file"), json!(totals).to_string()).unwrap();
