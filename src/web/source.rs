@@ -1,10 +1,11 @@
 //! Where a page has its figures from: a fleet behind a broker, or the job of this process.
 
-use crate::broker::amqp::{AmqpConfig, AmqpError, Answers, Office};
+use crate::broker::amqp::{AmqpConfig, AmqpError, Answers, Office, replay};
 use crate::model::filter::NameGlobs;
-use crate::model::fleet::{Activity, Answer, JobLatencies, Order};
+use crate::model::fleet::{Activity, Answer, JobLatencies, JobProgress, Order};
 use crate::model::{JobId, escaped};
 use crate::node::{JobLook, Live, Look};
+use crate::telemetry::Board;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,6 +15,8 @@ const PATIENCE: Duration = Duration::from_millis(1500);
 const SHORT_PATIENCE: Duration = Duration::from_millis(300);
 /// Jobs that ended under the eyes of the page and are not on the broker any more, at most.
 const ENDED_KEPT: usize = 5;
+/// Reports of jobs that found more are not read again: that would take too long. `treehaul failed` does.
+const RECALLED_ENTRIES: u64 = 1_000_000;
 /// Why, where a job is ended from the page.
 const CANCELLED: &str = "cancelled on the dashboard";
 
@@ -142,8 +145,28 @@ impl Fleet {
                 (progress.totals, progress.walk_over) = (*totals, true);
             }
         }
+        for job in &mut look.jobs {
+            self.recall(job)?;
+        }
         self.before = look.jobs.iter().filter(|job| !job.state.removed).cloned().collect();
         look.jobs.extend(self.ended.iter().cloned());
+        Ok(())
+    }
+
+    /// What failed may have been told only when the job ended, and nobody leads it any more: its reports are read, once.
+    fn recall(&self, job: &mut JobLook) -> Result<(), AmqpError> {
+        let Some((_, totals)) = job.state.end.as_ref().filter(|_| !job.state.removed) else { return Ok(()) };
+        let knows = job.progress.as_ref().is_some_and(|progress| !progress.failures.is_empty());
+        if knows || totals.failed == 0 || totals.found > RECALLED_ENTRIES {
+            return Ok(());
+        }
+        let (id, board) = (job.state.spec.id, Arc::new(Board::new(Box::new(|_| {}))));
+        replay(&self.config, id, Arc::clone(&board))?;
+        let elapsed_ms = job.progress.as_ref().map_or(0, |progress| progress.elapsed_ms);
+        let failures = board.snapshot().failures;
+        let notes = job.progress.take().map(|progress| progress.notes).unwrap_or_default();
+        let progress = JobProgress { job: id, totals: *totals, walk_over: true, elapsed_ms, notes, failures };
+        job.progress = Some(progress);
         Ok(())
     }
 

@@ -150,7 +150,7 @@
     p.progress.setAttribute('aria-label', 'Progress of ' + job.pass + ' ' + job.job);
     const words = [count(job.done) + ' of ' + count(total(job, 'found')) + (isGuess ? ' entries found so far' : ' entries'), bytes(moved(job))];
     if (job.entries_per_second != null && !job.paused) words.push(short(job.entries_per_second) + ' entries/s', bytes(job.bytes_per_second) + '/s');
-    if (job.elapsed_seconds != null) words.push((job.over ? 'took ' : 'running for ') + lasting(job.elapsed_seconds));
+    if (job.elapsed_seconds) words.push((job.over ? 'took ' : 'running for ') + lasting(job.elapsed_seconds));
     if (!job.over && !job.paused && job.seconds_left != null) words.push((job.walk_over ? 'about ' : 'at least ') + lasting(job.seconds_left) + ' left');
     if (job.leader && !job.over) words.push('led by ' + job.leader);
     say(p.line, words.join(' · '));
