@@ -11,12 +11,15 @@ set -euo pipefail
 packages_of() {
     case $1 in
         bindfs) echo bindfs ;;
+        carbon-cache) echo graphite-carbon ;;
         cc) echo gcc libc6-dev ;;
         curl) echo curl ca-certificates ;;
         getfattr) echo attr ;;
+        graphite-manage) echo graphite-web ;;
         ip) echo iproute2 ;;
         memcached) echo memcached ;;
         openssl) echo openssl ;;
+        promtool) echo prometheus ;;
         python3) echo python3 ;;
         rabbitmq-server) echo rabbitmq-server ;;
         rsync) echo rsync ;;
@@ -36,8 +39,8 @@ fail() {
 }
 
 if [ $# -eq 0 ]; then
-    set -- bindfs cc curl getfattr ip memcached openssl python3 rabbitmq-server rsync script setfacl shellcheck strace systemd-analyze \
-        /usr/bin/time
+    set -- bindfs carbon-cache cc curl getfattr graphite-manage ip memcached openssl promtool python3 rabbitmq-server rsync script \
+        setfacl shellcheck strace systemd-analyze /usr/bin/time
 fi
 
 missing=()
