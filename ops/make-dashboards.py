@@ -46,7 +46,7 @@ RATE = "[$__rate_interval]"
 
 def counter(name):
     """Graphite: a counter of all actors, as a rate."""
-    return f"perSecond($prefix.$job.$node.{{dirs,files}}_*.{name})"
+    return f"perSecond($prefix.$job.$node.{{dirs,files}}*.{name})"
 
 
 def job(name):
@@ -242,7 +242,7 @@ ROWS = [
                   stacked=True, overrides=[coloured(key, colour) for _, key, colour in OUTCOMES]),
             lines("Not kept", 12, "short",
                   [(f"sum(treehaul_lost_{name}_total{{{BOTH}}})", key) for name, key in LOST],
-                  ["groupByNode($prefix.$job.$node.{dirs,files}_*.lost_*,-1,'sum')"],
+                  ["groupByNode($prefix.$job.$node.{dirs,files}*.lost_*,-1,'sum')"],
                   "What the target could not keep; treehaul doctor says why."),
         ],
     ),
@@ -437,7 +437,7 @@ def graphite_web(urls):
             "startDate": "2026-01-01T00:00:00.000Z", "startTime": "9:00 AM",
             "endDate": "2026-01-01T00:00:00.000Z", "endTime": "5:00 PM",
         },
-        "refreshConfig": {"enabled": True, "interval": 10000},
+        "refreshConfig": {"enabled": True, "interval": 30000},
         "graphSize": size,
         "defaultGraphParams": defaults,
         "graphs": graphs,
