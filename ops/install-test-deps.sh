@@ -15,7 +15,8 @@ packages_of() {
         cc) echo gcc libc6-dev ;;
         curl) echo curl ca-certificates ;;
         getfattr) echo attr ;;
-        graphite-manage) echo graphite-web ;;
+        # A test reads YAML.
+        graphite-manage) echo graphite-web python3-yaml ;;
         ip) echo iproute2 ;;
         memcached) echo memcached ;;
         openssl) echo openssl ;;
