@@ -332,7 +332,7 @@ ROWS = [
             stat("Strangers", "short", "treehaul_stranger_nodes", "$prefix.fleet.strangers",
                  "They do not have the fleet's key.", steps=GOOD_IS_ZERO),
             Panel("stat", "A cycle of the exporter", (4, 4), "s", [("treehaul_export_cycle_seconds", "")], []),
-            Panel("stat", "Refused by nodes", (4, 4), "short", [(f"sum(treehaul_job_refusing_nodes{{{JOB}}})", "")],
+            Panel("stat", "Refusals", (4, 4), "short", [(f"sum(treehaul_job_refusing_nodes{{{JOB}}})", "")],
                   [f"sumSeries({job('refusing_nodes')})"], "Nodes that take no part in a job.", steps=GOOD_IS_ZERO),
         ],
     ),

@@ -230,9 +230,9 @@ impl Prometheus {
         let mut den = Den::new();
         let port = free_port();
         let conf = ops_text("prometheus/prometheus.yml");
-        assert!(conf.contains("\"127.0.0.1:9469\"") && conf.contains("interval: 10s"));
+        assert!(conf.contains("\"127.0.0.1:9464\"") && conf.contains("interval: 10s"));
         let conf =
-            conf.replace("127.0.0.1:9469", &format!("127.0.0.1:{target}")).replace("interval: 10s", "interval: 1s");
+            conf.replace("127.0.0.1:9464", &format!("127.0.0.1:{target}")).replace("interval: 10s", "interval: 1s");
         den.file("prometheus.yml", &conf);
         den.file("treehaul.rules.yml", &ops_text("prometheus/treehaul.rules.yml"));
         den.give_away();
