@@ -8,6 +8,7 @@ mod copy;
 mod delete;
 mod dirtime;
 mod doctor;
+mod export;
 mod failed;
 mod files_from;
 mod filter;
@@ -109,6 +110,8 @@ enum Command {
     Shrink(control::ResizeArgs),
     /// Set the limits of workers, for all their jobs together
     Throttle(control::ThrottleArgs),
+    /// Read counters and queues, and feed Graphite, statsd or Prometheus
+    Export(Box<export::ExportArgs>),
 }
 
 /// Says something on stderr. A reader that went away (`| head`) must not end a job.
@@ -157,6 +160,7 @@ pub fn run(args: Args) -> ExitCode {
         Command::Grow(args) => control::grow(&args),
         Command::Shrink(args) => control::shrink(&args),
         Command::Throttle(args) => control::throttle(&args),
+        Command::Export(args) => export::run(*args),
     }
 }
 

@@ -37,6 +37,8 @@ pub enum Shape {
     QueueType,
     /// Absolute directories; only in the configuration file.
     Roots,
+    /// `HOST:PORT`.
+    Address,
 }
 
 /// A setting.
@@ -95,8 +97,20 @@ pub const FILE_ACTORS: Key =
 /// A worker works at or below these alone.
 pub const ALLOWED_ROOTS: Key = key("allowed_roots", "", "", Shape::Roots, none);
 
+/// The memcached for counters.
+pub const MEMCACHED: Key = key("memcached", "--memcached", "TREEHAUL_MEMCACHED", Shape::Address, none);
+/// Where an exporter sends to, as Graphite takes it.
+pub const GRAPHITE: Key = key("graphite", "--graphite", "TREEHAUL_GRAPHITE", Shape::Address, none);
+/// Where an exporter sends to, as statsd takes it.
+pub const STATSD: Key = key("statsd", "--statsd", "TREEHAUL_STATSD", Shape::Address, none);
+/// Where an exporter is scraped.
+pub const PROMETHEUS: Key = key("prometheus", "--prometheus", "TREEHAUL_PROMETHEUS", Shape::Text, none);
+/// What an exporter's paths begin with.
+pub const METRICS_PREFIX: Key =
+    key("metrics_prefix", "--prefix", "TREEHAUL_METRICS_PREFIX", Shape::Text, || "treehaul".to_owned());
+
 /// All of them.
-pub const KEYS: [&Key; 13] = [
+pub const KEYS: [&Key; 18] = [
     &BROKER,
     &QUEUES,
     &KEY_FILE,
@@ -110,6 +124,11 @@ pub const KEYS: [&Key; 13] = [
     &DIR_ACTORS,
     &FILE_ACTORS,
     &ALLOWED_ROOTS,
+    &MEMCACHED,
+    &GRAPHITE,
+    &STATSD,
+    &PROMETHEUS,
+    &METRICS_PREFIX,
 ];
 
 /// Who said so.
@@ -269,6 +288,10 @@ fn checked(key: &Key, (mut values, origin): (Vec<OsString>, Origin)) -> anyhow::
             Shape::Text | Shape::Url | Shape::Secret => drop(text()?),
             Shape::Path => ensure!(is_absolute || !is_file, wrong("give an absolute path")),
             Shape::Roots => ensure!(is_absolute, wrong("give absolute paths")),
+            Shape::Address => {
+                let (host, port) = text()?.rsplit_once(':').unwrap_or_default();
+                ensure!(!host.is_empty() && port.parse::<u16>().is_ok(), wrong("give HOST:PORT"));
+            }
             Shape::QueueType => drop(text()?.parse::<QueueType>().map_err(|e| wrong(&e))?),
             Shape::Count => {
                 let number = text()?.parse::<u16>().ok().filter(|n| (1..=4096).contains(n));

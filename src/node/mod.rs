@@ -3,6 +3,7 @@
 mod allowed;
 mod alone;
 pub mod doctor;
+pub mod export;
 mod fleet;
 pub mod history;
 pub mod json;

@@ -2,7 +2,9 @@
 
 mod board;
 pub mod counts;
+pub mod export;
 mod ledger;
+pub mod memcached;
 mod partitions;
 
 pub use board::{Board, Notes, Sink, Snapshot, Told};

@@ -2,6 +2,10 @@
 //!
 //! Invariant: whoever asks is never waited for: a job goes on as fast with a page that hangs as without one.
 
+mod metrics;
+
+pub use metrics::metrics;
+
 use axum::Router;
 use std::io;
 use std::net::{SocketAddr, TcpListener};

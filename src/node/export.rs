@@ -1,0 +1,174 @@
+//! An exporter: looks at memcached and broker, cycle after cycle, and feeds what wants to know.
+//!
+//! Invariant: what is away is said once, and the rest goes on; nothing waits for longer than a few seconds.
+
+mod collect;
+mod fleet;
+
+pub use collect::Sources;
+
+use super::{NodeError, Signals};
+use crate::telemetry::export::{Changes, Cycle, Graphite, Labels, Page, State, Statsd, lines, render};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// A cycle that took longer than there is between two does not have the next one follow at once.
+const SHORTEST_REST: Duration = Duration::from_millis(100);
+/// What is being told to a statsd is told to its end, for so long.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// Where facts go.
+#[derive(Debug, Default)]
+pub struct Sinks {
+    /// Cumulative counters and gauges.
+    pub graphite: Option<Graphite>,
+    /// Increments and gauges.
+    pub statsd: Option<Statsd>,
+    /// To be scraped.
+    pub page: Option<Arc<Page>>,
+}
+
+/// How facts are told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Manner {
+    /// What paths of Graphite begin with.
+    pub prefix: String,
+    /// Labels of Prometheus.
+    pub labels: Labels,
+    /// Paths of each actor; of each pool otherwise.
+    pub by_actor: bool,
+}
+
+/// All of it.
+pub struct Exporter {
+    sources: Sources,
+    sinks: Sinks,
+    manner: Manner,
+    state: Option<State>,
+    /// Held while something is told that must be told once.
+    telling: Arc<Mutex<()>>,
+    /// What was said already.
+    said: Said,
+}
+
+#[derive(Default)]
+struct Said {
+    statsd: bool,
+    state: bool,
+    labels: bool,
+}
+
+/// What one cycle came to.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Cycled {
+    /// What was seen.
+    pub cycle: Cycle,
+    /// Something that should have been read, or told, could not be.
+    pub is_short: bool,
+}
+
+impl Exporter {
+    /// Of these parts; `state` where increments, or resets, are told.
+    pub fn new(sources: Sources, sinks: Sinks, manner: Manner, state: Option<State>) -> Self {
+        Exporter { sources, sinks, manner, state, telling: Arc::default(), said: Said::default() }
+    }
+
+    /// Looks once, and tells.
+    pub fn cycle(&mut self) -> Cycled {
+        let cycle = self.sources.collect();
+        let mut is_short = cycle.fleet.broker_up == Some(false) || cycle.fleet.memcached_up == Some(false);
+        if let Some(graphite) = &self.sinks.graphite {
+            graphite.push(lines(&cycle, &self.manner.prefix, self.manner.by_actor));
+        }
+        let telling = Arc::clone(&self.telling);
+        let told = telling.lock().unwrap_or_else(PoisonError::into_inner);
+        let (changes, is_kept) = self.changes(&cycle);
+        is_short |= !is_kept || !self.tell_statsd(&cycle, &changes);
+        drop(told);
+        self.publish(&cycle, &changes, !is_short);
+        Cycled { cycle, is_short }
+    }
+
+    /// What came since the last cycle, once that is written down.
+    fn changes(&mut self, cycle: &Cycle) -> (Changes, bool) {
+        let Some(state) = &mut self.state else { return (Changes::default(), true) };
+        let changes = state.advance(cycle);
+        let saved = if cycle.epoch.is_some() { state.save() } else { Ok(()) };
+        if let (Err(e), false) = (&saved, self.said.state) {
+            tracing::warn!(error = %e, "what was seen is not kept: after a restart some may be told again");
+        }
+        self.said.state = saved.is_err();
+        (changes, saved.is_ok())
+    }
+
+    fn tell_statsd(&mut self, cycle: &Cycle, changes: &Changes) -> bool {
+        let Some(statsd) = &self.sinks.statsd else { return true };
+        let sent = statsd.send(cycle, changes, self.manner.by_actor);
+        if let (Err(e), false) = (&sent, self.said.statsd) {
+            tracing::warn!(error = crate::model::escaped(e.as_bytes()), "statsd cannot be told");
+        }
+        self.said.statsd = sent.is_err();
+        sent.is_ok()
+    }
+
+    fn publish(&mut self, cycle: &Cycle, changes: &Changes, is_ready: bool) {
+        let Some(page) = self.sinks.page.clone() else { return };
+        let shown = self.render(cycle, false);
+        if changes.is_reset || page.is_resetting() {
+            page.reset(self.render(cycle, true));
+        }
+        page.publish(shown);
+        page.cycled(is_ready);
+    }
+
+    /// A cycle for a Prometheus.
+    pub fn render(&mut self, cycle: &Cycle, is_reset: bool) -> String {
+        let shown = render(cycle, self.manner.labels, is_reset);
+        let has_less = shown.labels != self.manner.labels;
+        if has_less && !self.said.labels {
+            tracing::warn!(labels = ?shown.labels, "there are too many series: labels are left out");
+        }
+        self.said.labels = has_less;
+        shown.text
+    }
+
+    /// Sends what is left; false if it did not arrive.
+    pub fn finish(self) -> bool {
+        match self.sinks.graphite.map(Graphite::finish) {
+            Some(Err(e)) => {
+                tracing::warn!(error = crate::model::escaped(e.as_bytes()), "Graphite did not take everything");
+                false
+            }
+            _ => true,
+        }
+    }
+
+    /// Cycle after cycle, until a signal: its number.
+    ///
+    /// # Errors
+    /// The machine does not give what is needed.
+    pub fn run(mut self, every: Duration) -> Result<i32, NodeError> {
+        let telling = Arc::clone(&self.telling);
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(|e| NodeError::System(format!("cannot start a runtime: {e}")))?;
+        let mut signals = runtime.block_on(async { Signals::new() })?;
+        let cycles = move || {
+            loop {
+                let next = Instant::now() + every;
+                self.cycle();
+                std::thread::sleep(next.saturating_duration_since(Instant::now()).max(SHORTEST_REST));
+            }
+        };
+        let thread = std::thread::Builder::new().name("cycles".into());
+        thread.spawn(cycles).map_err(|e| NodeError::System(format!("cannot start a thread: {e}")))?;
+        let signal = runtime.block_on(signals.next());
+        // What is written down as told should have been told.
+        let end = Instant::now() + LAST_WORDS;
+        while telling.try_lock().is_err() && Instant::now() < end {
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        Ok(signal)
+    }
+}
