@@ -206,25 +206,21 @@ fn prometheus_finds_every_name_and_shows_a_job() {
         named.extend(metrics_of(word(variable, "query")));
     }
     // The first figures of calls come some seconds after the first calls.
-    let mut missing = named.clone();
+    let mut missing = Vec::from_iter(named);
     until("everything that is named is emitted", PATIENCE, || {
         let text = busy.text().unwrap_or_default();
         let samples = text.lines().filter(|line| !line.starts_with('#'));
         let emitted: BTreeSet<&str> = samples.filter_map(|line| line.split(['{', ' ']).next()).collect();
-        missing.retain(|name| !emitted.contains(name.as_str()) && !recorded.contains(name));
-        println!("not emitted: {missing:?}");
-        missing.is_empty()
+        dwindle("not emitted", &mut missing, |name| emitted.contains(name.as_str()) || recorded.contains(name))
     });
 
-    let mut empty: Vec<&(String, String)> = asked.iter().collect();
+    let mut empty = asked;
     until("every panel shows something", PATIENCE, || {
-        empty.retain(|(title, expression)| {
+        dwindle("empty", &mut empty, |(title, expression)| {
             let found = prometheus.query(&filled(expression, ".*"));
             let found = found.unwrap_or_else(|error| panic!("{title}: {expression}: {error}"));
-            found.is_empty() || found.iter().any(|(_, value)| value.is_infinite())
-        });
-        println!("empty: {empty:?}");
-        empty.is_empty()
+            found.iter().any(|(_, value)| value.is_finite())
+        })
     });
     let up = prometheus.query("up{job=\"treehaul\"}").expect("understood");
     assert_eq!(up.len(), 1, "the exporter is found under its own name");

@@ -59,24 +59,21 @@ fn gallery() -> std::path::PathBuf {
 #[test]
 fn carbon_takes_a_run_and_every_url_draws_it() {
     let graphite = Graphite::start();
-    let _busy = crate::monitors::Busy::start("graph", &["--graphite", &format!("127.0.0.1:{}", graphite.carbon)]);
+    let _busy = Busy::start("graph", &["--graphite", &format!("127.0.0.1:{}", graphite.carbon)]);
 
     let mut named: BTreeSet<String> =
         urls().iter().chain(&grafana_targets()).flat_map(|query| patterns(query)).collect();
     assert!(named.len() > 60, "{named:?}");
+    let mut missing: Vec<Regex> = named.iter().map(|pattern| matcher(pattern)).collect();
     until("everything that is named is there", PATIENCE, || {
         let paths = graphite.paths();
-        named.retain(|pattern| !paths.iter().any(|path| matcher(pattern).is_match(path)));
-        println!("not there: {named:?}");
-        named.is_empty()
+        dwindle("not there", &mut missing, |pattern| paths.iter().any(|path| pattern.is_match(path)))
     });
 
     let render = |target: &String| format!("/render?target={}&from=-1hours", target.replace(' ', "%20"));
     let mut empty: Vec<String> = urls().into_iter().chain(grafana_targets().iter().map(render)).collect();
     until("every query gives numbers", PATIENCE, || {
-        empty.retain(|query| graphite.numbers(query).iter().all(|(_, values)| values.is_empty()));
-        println!("empty: {empty:?}");
-        empty.is_empty()
+        dwindle("empty", &mut empty, |query| graphite.numbers(query).iter().any(|(_, values)| !values.is_empty()))
     });
 
     let written =

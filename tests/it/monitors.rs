@@ -118,7 +118,7 @@ impl Graphite {
             "carbon.conf",
             &format!(
                 "[cache]\nSTORAGE_DIR = {dir}\nLOCAL_DATA_DIR = {dir}/whisper\nCONF_DIR = {dir}\nLOG_DIR = {dir}\nPID_DIR = {dir}\n\
-                 USER =\nMAX_CREATES_PER_MINUTE = inf\nMAX_UPDATES_PER_SECOND = inf\nENABLE_TAGS = False\n\
+                 USER =\nMAX_CREATES_PER_MINUTE = inf\nMAX_UPDATES_PER_SECOND = inf\nENABLE_TAGS = False\nWHISPER_SPARSE_CREATE = True\n\
                  LINE_RECEIVER_INTERFACE = 127.0.0.1\nLINE_RECEIVER_PORT = {carbon}\n\
                  PICKLE_RECEIVER_INTERFACE = 127.0.0.1\nPICKLE_RECEIVER_PORT = {pickle}\n\
                  CACHE_QUERY_INTERFACE = 127.0.0.1\nCACHE_QUERY_PORT = {query}\n"
@@ -266,6 +266,27 @@ impl Prometheus {
     }
 }
 
+/// A memcached that nobody else counts in, and its address.
+fn memcached() -> (Den, String) {
+    let (mut den, port) = (Den::new(), free_port());
+    den.give_away();
+    let mut memcached = den.nobody();
+    memcached.args(["memcached", "-l", "127.0.0.1", "-U", "0", "-p", &port.to_string()]);
+    den.start("memcached", memcached);
+    den.until("memcached answers", || std::net::TcpStream::connect(("127.0.0.1", port)).is_ok());
+    (den, format!("127.0.0.1:{port}"))
+}
+
+/// Takes from a list what is done with, and shows what is left whenever that changed. True if nothing is.
+pub fn dwindle<T: std::fmt::Debug>(what: &str, left: &mut Vec<T>, is_done: impl Fn(&T) -> bool) -> bool {
+    let before = left.len();
+    left.retain(|one| !is_done(one));
+    if left.len() < before {
+        println!("{what}: {left:?}");
+    }
+    left.is_empty()
+}
+
 /// A fleet at work on a long job, with an exporter.
 pub struct Busy {
     /// Where `/metrics` is.
@@ -274,6 +295,7 @@ pub struct Busy {
     _follower: Worker,
     _exporter: Worker,
     _workers: [Worker; 2],
+    _memcached: Den,
     _host: Host,
     _scratch: Scratch,
 }
@@ -281,8 +303,8 @@ pub struct Busy {
 impl Busy {
     /// `more` are further arguments of the exporter.
     pub fn start(name: &str, more: &[&str]) -> Self {
-        let memcached = std::env::var("TREEHAUL_TEST_MEMCACHED").expect("run `make test`, it starts memcached");
         let (host, scratch) = (Host::new(name), Scratch::new());
+        let (den, memcached) = memcached();
         let metrics = free_port();
         let workers = ["one", "two"].map(|n| host.worker_with(&format!("{name}-{n}"), &["--memcached", &memcached]));
         let target = scratch.join("dst");
@@ -295,7 +317,15 @@ impl Busy {
         export.args(["--prometheus", &format!("127.0.0.1:{metrics}")]).args(more);
         export.env("TREEHAUL_STATE_DIR", scratch.path()).stdout(Stdio::null());
         let exporter = Worker(export.process_group(0).spawn().expect("an exporter starts"));
-        Busy { metrics, _follower: follower, _exporter: exporter, _workers: workers, _host: host, _scratch: scratch }
+        Busy {
+            metrics,
+            _follower: follower,
+            _exporter: exporter,
+            _workers: workers,
+            _memcached: den,
+            _host: host,
+            _scratch: scratch,
+        }
     }
 
     /// What the exporter serves now.
