@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use std::process::Command;
 use std::time::Duration;
 
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_secs(300);
 const SOURCES: [&str; 2] = ["prometheus", "graphite"];
 /// Panels that Grafana has without a plugin.
 const PANELS: &[&str] = &["bargauge", "heatmap", "row", "stat", "table", "timeseries"];

@@ -9,7 +9,7 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_secs(300);
 
 /// Queries of `render-urls.txt`.
 fn urls() -> Vec<String> {
@@ -61,8 +61,7 @@ fn carbon_takes_a_run_and_every_url_draws_it() {
     let graphite = Graphite::start();
     let _busy = Busy::start("graph", &["--graphite", &format!("127.0.0.1:{}", graphite.carbon)]);
 
-    let mut named: BTreeSet<String> =
-        urls().iter().chain(&grafana_targets()).flat_map(|query| patterns(query)).collect();
+    let named: BTreeSet<String> = urls().iter().chain(&grafana_targets()).flat_map(|query| patterns(query)).collect();
     assert!(named.len() > 60, "{named:?}");
     let mut missing: Vec<Regex> = named.iter().map(|pattern| matcher(pattern)).collect();
     until("everything that is named is there", PATIENCE, || {
