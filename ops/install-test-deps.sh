@@ -11,10 +11,13 @@ set -euo pipefail
 packages_of() {
     case $1 in
         bindfs) echo bindfs ;;
+        carbon-cache) echo graphite-carbon ;;
         cc) echo gcc libc6-dev ;;
         chromium) echo chromium fonts-dejavu-core ;;
         curl) echo curl ca-certificates ;;
         getfattr) echo attr ;;
+        # A test reads YAML.
+        graphite-manage) echo graphite-web python3-yaml ;;
         ip) echo iproute2 ;;
         memcached) echo memcached ;;
         node) echo nodejs ;;
@@ -41,8 +44,8 @@ fail() {
 }
 
 if [ $# -eq 0 ]; then
-    set -- bindfs cc chromium curl getfattr ip memcached node npm openssl prometheus python3 rabbitmq-server rsync script setfacl shellcheck \
-        statsd strace systemd-analyze /usr/bin/time
+    set -- bindfs carbon-cache cc chromium curl getfattr graphite-manage ip memcached node npm openssl prometheus promtool python3 \
+        rabbitmq-server rsync script setfacl shellcheck statsd strace systemd-analyze /usr/bin/time
 fi
 
 missing=()

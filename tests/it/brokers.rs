@@ -32,7 +32,7 @@ static TAKEN: Mutex<Option<HashSet<u16>>> = Mutex::new(None);
 
 /// A port that is free on all addresses, below the range from which the kernel gives ports to clients: a broker that is
 /// started again needs the same.
-fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     let mut taken = TAKEN.lock().expect("not poisoned");
     let taken = taken.get_or_insert_with(HashSet::new);
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("a clock");
