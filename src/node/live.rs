@@ -20,6 +20,8 @@ use tokio::sync::{mpsc, oneshot};
 
 /// Orders that wait for their turn.
 const WAITING_ORDERS: usize = 16;
+/// Failures that one look holds.
+const FAILURES: usize = 20;
 /// Notes that one look holds.
 const NOTES: usize = 50;
 
@@ -158,7 +160,7 @@ impl Live {
             walk_over: snapshot.walk_over,
             elapsed_ms: u64::try_from(snapshot.elapsed.as_millis()).unwrap_or(u64::MAX),
             notes: snapshot.notes.into_iter().take(NOTES).collect(),
-            failures: snapshot.failures,
+            failures: self.board.latest_failures(FAILURES),
         };
         let job = JobState {
             spec: self.spec.clone(),

@@ -6,7 +6,7 @@ use super::ledger::{Ledger, Verdict};
 use crate::model::fingerprint::{Salt, Sum};
 use crate::model::outcome::Cause;
 use crate::model::{Failure, Finding, Report, Slow, Slowest, Totals};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -55,6 +55,8 @@ struct State {
     /// Numbers of the failures that are kept.
     numbers: Vec<u64>,
     failures: Vec<Failure>,
+    /// The last failures, with their numbers.
+    latest: VecDeque<(u64, Failure)>,
     findings: Vec<Finding>,
     kinds: BTreeMap<String, u64>,
     sums: [Sum; 2],
@@ -171,6 +173,7 @@ impl Board {
             told: 0,
             numbers: Vec::new(),
             failures: Vec::new(),
+            latest: VecDeque::new(),
             findings: Vec::new(),
             kinds: BTreeMap::new(),
             sums: Default::default(),
@@ -207,8 +210,12 @@ impl Board {
             state.causes.count(number, &failure);
             if state.failures.len() < SHOWN {
                 state.numbers.push(number);
-                state.failures.push(failure);
+                state.failures.push(failure.clone());
             }
+            if state.latest.len() == SHOWN {
+                state.latest.pop_front();
+            }
+            state.latest.push_back((number, failure));
         }
         for finding in report.findings {
             state.tell(finding);
@@ -322,8 +329,16 @@ impl Board {
         let numbers = std::mem::take(&mut state.numbers);
         let kept = std::mem::take(&mut state.failures).into_iter().zip(numbers);
         (state.failures, state.numbers) = kept.filter(|(_, number)| !failures.contains(number)).unzip();
+        state.latest.retain(|(number, _)| !failures.contains(number));
         (state.walk_over, state.walk_over_at) = (false, None);
         state.abort = None;
+    }
+
+    /// So many of the last failures, the newest last.
+    pub fn latest_failures(&self, most: usize) -> Vec<Failure> {
+        let state = self.lock();
+        let skipped = state.latest.len().saturating_sub(most);
+        state.latest.iter().skip(skipped).map(|(_, failure)| failure.clone()).collect()
     }
 
     /// The job's totals as they were sealed.
@@ -363,5 +378,25 @@ impl Board {
             abort: state.abort.clone(),
             notes: state.notes.clone(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Operation;
+
+    #[test]
+    fn the_last_failures_are_known_until_they_are_tried_again() {
+        let board = Board::new(Box::new(|_| ()));
+        let failure = |n: usize| Failure::new(n.to_string().into(), Operation::Open, None, String::new());
+        for n in 1..=SHOWN + 5 {
+            board.absorb(Report { failures: vec![failure(n)], ..Report::default() });
+        }
+        let paths = |most| board.latest_failures(most).into_iter().map(|f| String::from_utf8(f.path).unwrap());
+        assert_eq!(paths(3).collect::<Vec<_>>(), ["23", "24", "25"]);
+        assert_eq!(paths(1000).next().as_deref(), Some("6"), "the last {SHOWN}");
+        board.take_back(&Totals::default(), &[], &[24]);
+        assert_eq!(paths(2).collect::<Vec<_>>(), ["23", "25"]);
     }
 }

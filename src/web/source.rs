@@ -17,6 +17,8 @@ const SHORT_PATIENCE: Duration = Duration::from_millis(300);
 const ENDED_KEPT: usize = 5;
 /// Reports of jobs that found more are not read again: that would take too long. `treehaul failed` does.
 const RECALLED_ENTRIES: u64 = 1_000_000;
+/// Failures of a job that is over, the last ones.
+const FAILURES: usize = 20;
 /// Why, where a job is ended from the page.
 const CANCELLED: &str = "cancelled on the dashboard";
 
@@ -163,7 +165,7 @@ impl Fleet {
         let (id, board) = (job.state.spec.id, Arc::new(Board::new(Box::new(|_| {}))));
         replay(&self.config, id, Arc::clone(&board))?;
         let elapsed_ms = job.progress.as_ref().map_or(0, |progress| progress.elapsed_ms);
-        let failures = board.snapshot().failures;
+        let failures = board.latest_failures(FAILURES);
         let notes = job.progress.take().map(|progress| progress.notes).unwrap_or_default();
         let progress = JobProgress { job: id, totals: *totals, walk_over: true, elapsed_ms, notes, failures };
         job.progress = Some(progress);

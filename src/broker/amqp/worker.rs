@@ -219,7 +219,6 @@ impl Drop for Led {
 /// What of a board travels.
 fn progress(job: JobId, submitted: Timestamp, board: &Board) -> JobProgress {
     let mut now = board.snapshot();
-    now.failures.truncate(TOLD);
     now.notes.truncate(TOLD);
     let seconds = Timestamp::now().sec.saturating_sub(submitted.sec);
     JobProgress {
@@ -228,7 +227,7 @@ fn progress(job: JobId, submitted: Timestamp, board: &Board) -> JobProgress {
         walk_over: now.walk_over,
         elapsed_ms: u64::try_from(seconds).unwrap_or_default().saturating_mul(1000),
         notes: now.notes,
-        failures: now.failures,
+        failures: board.latest_failures(TOLD),
     }
 }
 

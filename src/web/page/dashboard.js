@@ -166,10 +166,10 @@
       for (const stand of node.jobs) if (stand.job === job.job && stand.refused) notes.push(node.node + ' takes no part: ' + stand.refused);
     }
     list(p.notes, notes, (note) => note, () => make('li'), say);
-    const errors = job.failures || [];
+    const errors = (job.failures || []).slice().reverse();
     show(p.errors, errors.length > 0);
     const all = Math.max(total(job, 'failed'), errors.length);
-    say(p.caption, count(all) + ' failed' + (all > errors.length ? '; these are ' + errors.length + ' of them' : ''));
+    say(p.caption, count(all) + ' failed' + (all > errors.length ? '; these are the last ' + errors.length : ''));
     list(p.rows, errors, (error) => error.path + '\n' + error.operation + '\n' + error.error, () => make('tr', {}, make('td', { class: 'path' }), make('td'), make('td')), (row, error) => {
       say(row.children[0], error.path || '.');
       say(row.children[1], error.operation);
