@@ -176,17 +176,22 @@ fn names_of_an_inode_may_also_become_files_of_their_own() {
     fs::hard_link(source.join("large"), source.join("again")).unwrap();
     fs::create_dir(source.join("d")).unwrap();
     fs::hard_link(source.join("large"), source.join("d/third")).unwrap();
-    let ran = run(&mut chunked(&["--no-hard-links"], &source, &target));
-    assert_eq!(ran.code, 0, "{}", ran.stderr);
-    assert_eq!(ran.total("copied") + ran.total("updated"), 5, "{}", ran.stdout);
     let want = fs::read(source.join("large")).unwrap();
-    let mut inodes = HashSet::new();
-    for name in ["large", "again", "d/third"] {
-        assert!(fs::read(target.join(name)).unwrap() == want, "{name}");
-        inodes.insert(fs::metadata(target.join(name)).unwrap().ino());
+    // Names wait for each other, and meet in another order each time.
+    for round in 0..20 {
+        let target = target.join(round.to_string());
+        fs::create_dir_all(&target).unwrap();
+        let ran = run(&mut chunked(&["--no-hard-links"], &source, &target));
+        assert_eq!(ran.code, 0, "{}", ran.stderr);
+        assert_eq!(ran.total("copied") + ran.total("updated"), 5, "{}", ran.stdout);
+        let mut inodes = HashSet::new();
+        for name in ["large", "again", "d/third"] {
+            assert!(fs::read(target.join(name)).unwrap() == want, "{name}");
+            inodes.insert(fs::metadata(target.join(name)).unwrap().ino());
+        }
+        assert_eq!(inodes.len(), 3);
+        assert_no_leftovers(&target);
     }
-    assert_eq!(inodes.len(), 3);
-    assert_no_leftovers(&target);
 }
 
 #[test]

@@ -22,6 +22,7 @@ use crate::model::policy::CHUNK_ALIGN_BYTES;
 use crate::model::task::{Entries, Entry, Part, tag};
 use crate::model::{JobId, Kind, Metadata, RelPath, Task};
 use crate::pass::Run;
+use std::collections::HashSet;
 use std::time::Duration;
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
@@ -360,8 +361,12 @@ impl CopyPass {
             if record.claim().map_err(Trouble::Target)?.is_some() {
                 return Ok(());
             }
+            let mut sent = HashSet::new();
             for (entry, path) in record.waiting().map_err(Trouble::Target)? {
-                self.post_again(&path, run)?;
+                // One that waits twice, since its task ran twice, goes round once.
+                if sent.insert(path.clone()) {
+                    self.post_again(&path, run)?;
+                }
                 record.drop_waiting(&entry).map_err(Trouble::Target)?;
             }
             record.clear(number).map_err(Trouble::Target)?;

@@ -1,8 +1,8 @@
 //! Records of large files at work, in the hidden directory at the target's root.
 //!
 //! `.treehaul/parts/<key>/` holds, each made exclusively and whole: a *claim* a job (`j<job>`: which part file, cut
-//! how, becomes what), an empty *mark* a finished chunk (`c<number>-...`), the names that *wait* (`w<hash>`), and why
-//! the file could not be copied (`f<job>`). Invariant: a mark names its part file by a number that no other part file
+//! how, becomes what), an empty *mark* a finished chunk (`c<number>-...`), the names that *wait* (`w<hash>-<number>`), and
+//! why the file could not be copied (`f<job>`). Invariant: a mark names its part file by a number that no other part file
 //! ever has, so marks and data cannot be mixed up, whatever is removed, made anew or delivered twice.
 
 use super::super::work::absent_is_fine;
@@ -183,8 +183,11 @@ impl Record {
 
     /// Lets a name wait until the file is done. False if it is done by now, and nobody will come for the name.
     pub fn wait(&self, path: &RelPath) -> Result<bool, FsError> {
-        let name = format!("w{:x}", xxh3_128(path.as_bytes())).into_bytes();
-        put_text(self.dir.as_ref(), &name, path.as_bytes().to_vec(), true)?;
+        // Each time under a name of its own: who sends a name round takes away what they read, and that may wait again by
+        // then.
+        let number = xxh3_64(JobId::random().to_string().as_bytes());
+        let name = format!("w{:x}-{number:x}", xxh3_128(path.as_bytes())).into_bytes();
+        put_text(self.dir.as_ref(), &name, path.as_bytes().to_vec(), false)?;
         if self.claim()?.is_some() {
             return Ok(true);
         }
@@ -368,7 +371,12 @@ mod tests {
         assert_eq!(record.put_claim(&claim(b"other"), false), Ok(Made::New));
         assert_eq!(record.put_claim(&claim(b"third"), false), Ok(Made::Existed));
         assert_eq!(record.wait(&path), Ok(true));
-        assert_eq!(record.waiting().unwrap().len(), 1);
+        let first = record.waiting().unwrap();
+        assert_eq!(first.len(), 1);
+        // Sent round, it comes to wait again before it is taken off.
+        assert_eq!(record.wait(&path), Ok(true));
+        record.drop_waiting(&first[0].0).unwrap();
+        assert_eq!(record.waiting().unwrap().into_iter().map(|(_, path)| path).collect::<Vec<_>>(), [path]);
         assert_eq!((record.drop_claim(), record.drop_claim()), (Ok(true), Ok(false)));
     }
 }
