@@ -19,11 +19,12 @@ use crate::model::policy::{CHUNK_ALIGN_BYTES, ChunkPolicy};
 use crate::model::{JobId, JobSpec, Policy, Task, Timestamp};
 use crate::node::{self, Ended, Live, NodeError, PoolSizes, Prepared, Stats};
 use crate::pass::{Access, Pass, PassRow};
-use crate::telemetry::{Board, Meters, Sink, Told};
+use crate::telemetry::{self, Board, Meters, Sink, Told};
 use anyhow::Context;
 use clap::Args;
 use std::ffi::OsString;
 use std::io::IsTerminal;
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -237,6 +238,9 @@ impl ShowArgs {
 
     /// The page that is wanted of a job between two roots, if it can be written.
     fn html(&self, roots: [&[u8]; 2]) -> anyhow::Result<Option<HtmlReport>> {
+        let is_file = |path: &PathBuf| path.metadata().ok().map(|m| (m.dev(), m.ino()));
+        let both = [&self.report, &self.html_report].map(|path| path.as_ref().and_then(is_file));
+        anyhow::ensure!(both[0].is_none() || both[0] != both[1], "--report and --html-report name the same file");
         self.html_report.as_deref().map(|path| HtmlReport::new(path, roots)).transpose()
     }
 }
@@ -293,6 +297,7 @@ fn try_run(
     let (source, target) = (given_root(source)?, given_root(target)?);
     let html = args.show.html([&source, &target])?;
     let ready = ready([source, target], order, args.priority, broker.as_ref(), stats.meters.as_deref())?;
+    let _about = telemetry::attend(ready.spec.id);
     let mut watched = Watched::start(&ready.spec, report, &args.show, 0)?;
     if let Some(id) = ready.running {
         watched.board.note(&format!("job {id} does this already: following it"));
@@ -331,6 +336,7 @@ fn try_run(
 
 /// What is shown and written of a job, wherever it runs.
 pub struct Watched {
+    job: JobId,
     /// Its board.
     pub board: Arc<Board>,
     report: ReportEnd,
@@ -350,7 +356,7 @@ impl Watched {
             (sink, None)
         };
         let tell = Tell { json: args.json, quiet: args.quiet };
-        Ok(Watched { board: Arc::new(Board::new(sink)), report, html: None, lines, tell })
+        Ok(Watched { job: spec.id, board: Arc::new(Board::new(sink)), report, html: None, lines, tell })
     }
 
     /// Writes a page at the end, too.
@@ -361,7 +367,7 @@ impl Watched {
     fn progress(&self, usage: Option<Usage>) -> Progress {
         // Lines on the same terminal are progress enough.
         let quiet = self.tell.quiet || (self.lines.is_some() && std::io::stdout().is_terminal());
-        Progress::start(Arc::clone(&self.board), usage, quiet)
+        Progress::start(self.job, Arc::clone(&self.board), usage, quiet)
     }
 
     /// Judges, says how it ended, and writes it down. What else went wrong is asked for once that was said.
@@ -551,6 +557,7 @@ pub fn follow_job(
 ) -> anyhow::Result<ExitCode> {
     let report = args.report.as_deref().map(ReportFile::open).transpose()?;
     let html = args.html([&spec.source, &spec.target])?;
+    let _about = telemetry::attend(spec.id);
     let mut watched = Watched::start(spec, report, args, retries)?;
     watched.write_html(html, Hands::Fleet);
     let progress = watched.progress(None);

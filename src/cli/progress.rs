@@ -1,7 +1,8 @@
 //! Progress while a job runs: a live display on a terminal, plain lines every few seconds elsewhere.
 
 use crate::fs::Usage;
-use crate::telemetry::{Board, Snapshot};
+use crate::model::JobId;
+use crate::telemetry::{self, Board, Snapshot};
 use indicatif::{HumanBytes, HumanCount, HumanDuration, ProgressBar, ProgressStyle};
 use std::io::IsTerminal;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -23,14 +24,15 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// Starts to show a board, on stderr.
-    pub fn start(board: Arc<Board>, usage: Option<Usage>, quiet: bool) -> Self {
+    /// Starts to show the board of a job, on stderr.
+    pub fn start(job: JobId, board: Arc<Board>, usage: Option<Usage>, quiet: bool) -> Self {
         let over = Arc::new((Mutex::new(false), Condvar::new()));
         if quiet {
             return Progress { over, thread: None };
         }
         let shared = Arc::clone(&over);
         let show = move || {
+            let _about = telemetry::attend(job);
             if std::io::stderr().is_terminal() && !super::log::is_json() {
                 draw(&board, usage, &shared);
             } else {
@@ -147,14 +149,14 @@ fn line(s: &Snapshot, usage: Option<Usage>) -> String {
     let per_second = |n: u64| (n as f64 / seconds) as u64;
     let total = Total::new(s, usage);
     let of = match total {
-        Total::Exact(n) => format!("of {}", HumanCount(n)),
-        Total::About { entries, .. } => format!("of about {}", HumanCount(entries)),
-        Total::Under(n) => format!("of at most {}", HumanCount(n)),
-        Total::Unknown => format!("of {} found so far", HumanCount(t.found)),
+        Total::Exact(n) => format!("of {} entries", HumanCount(n)),
+        Total::About { entries, .. } => format!("of about {} entries", HumanCount(entries)),
+        Total::Under(n) => format!("of at most {} entries", HumanCount(n)),
+        Total::Unknown => format!("of {} entries found so far", HumanCount(t.found)),
     };
     let bytes = t.bytes_copied + t.bytes_read;
     let mut out = format!(
-        "{} {of} entries, {}, {} entries/s, {}/s",
+        "{} {of}, {}, {} entries/s, {}/s",
         HumanCount(t.done()),
         HumanBytes(bytes),
         HumanCount(per_second(t.done())),

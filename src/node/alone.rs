@@ -68,6 +68,7 @@ pub fn run_alone(
     let mut report = Report::default();
     pass.conclude(&mut report);
     board.absorb(report);
+    board.stop_clock();
     // What could not be sent in time is nobody's failure, and was said.
     flusher.map(Flusher::finish);
     Ok(match (signalled, board.snapshot().abort.or_else(|| broker.broken())) {

@@ -12,8 +12,8 @@ use std::marker::PhantomData;
 pub struct AtWork {
     /// The job.
     pub job: JobId,
-    /// The task.
-    pub task: TaskId,
+    /// The task; none where it is about the job as a whole.
+    pub task: Option<TaskId>,
 }
 
 thread_local! {
@@ -27,7 +27,12 @@ pub fn at_work() -> Option<AtWork> {
 
 /// This thread works on a task until what comes back is dropped.
 pub fn begin(job: JobId, task: TaskId) -> Working {
-    Working { before: NOW.replace(Some(AtWork { job, task })), here: PhantomData }
+    Working { before: NOW.replace(Some(AtWork { job, task: Some(task) })), here: PhantomData }
+}
+
+/// What this thread says is about a job, until what comes back is dropped.
+pub fn attend(job: JobId) -> Working {
+    Working { before: NOW.replace(Some(AtWork { job, task: None })), here: PhantomData }
 }
 
 /// A thread at work.
@@ -54,7 +59,7 @@ mod tests {
         let (job, task) = (JobId::random(), TaskId { message: None, number: 1 });
         assert_eq!(at_work(), None);
         let working = begin(job, task);
-        assert_eq!(at_work(), Some(AtWork { job, task }));
+        assert_eq!(at_work(), Some(AtWork { job, task: Some(task) }));
         assert_eq!(std::thread::spawn(at_work).join().unwrap(), None, "another thread is not");
         drop(working);
         assert_eq!(at_work(), None);

@@ -7,7 +7,7 @@ use crate::model::fingerprint::{Salt, Sum};
 use crate::model::outcome::Cause;
 use crate::model::{Failure, Finding, Report, Slow, Slowest, Totals};
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Failures, and findings, that are kept for the terminal; all go to the sink.
@@ -43,6 +43,7 @@ pub type Notes = Vec<String>;
 /// Totals and failures of one job, added up from the reports of all its tasks.
 pub struct Board {
     started: Instant,
+    over: OnceLock<Instant>,
     state: Mutex<State>,
 }
 
@@ -192,7 +193,17 @@ impl Board {
             abort: None,
             notes: Notes::new(),
         };
-        Board { started: Instant::now(), state: Mutex::new(state) }
+        Board { started: Instant::now(), over: OnceLock::new(), state: Mutex::new(state) }
+    }
+
+    /// Since the job began, until it was over.
+    fn elapsed(&self) -> Duration {
+        self.over.get().map_or_else(|| self.started.elapsed(), |over| over.duration_since(self.started))
+    }
+
+    /// The job is over: what comes after it takes no time of it.
+    pub fn stop_clock(&self) {
+        let _ = self.over.set(Instant::now()); // it ends once
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -274,13 +285,13 @@ impl Board {
     /// Remembers how it stands now, for the [`Chronicle`]. May be called at any time, as often as wanted.
     pub fn sample(&self) {
         let mut state = self.lock();
-        let sample = state.sample(self.started.elapsed());
+        let sample = state.sample(self.elapsed());
         state.history.take(sample);
     }
 
     /// What is told next was written down then, in seconds since 1970: it may be long ago.
     pub fn set_written(&self, seconds: u64) {
-        let (mut state, elapsed) = (self.lock(), self.started.elapsed());
+        let (mut state, elapsed) = (self.lock(), self.elapsed());
         let first = *state.first_written.get_or_insert(seconds);
         let before = Duration::from_secs(seconds.saturating_sub(first)).saturating_sub(elapsed);
         if before > state.before + SAME_TIME {
@@ -306,7 +317,7 @@ impl Board {
 
     /// How it went so far.
     pub fn chronicle(&self) -> Chronicle {
-        let (state, elapsed) = (self.lock(), self.started.elapsed());
+        let (state, elapsed) = (self.lock(), self.elapsed());
         let mut slowest = state.slowest.clone().into_list();
         slowest.truncate(SLOWEST);
         Chronicle {
@@ -351,7 +362,7 @@ impl Board {
     pub fn set_walk_over(&self) {
         let mut state = self.lock();
         if !std::mem::replace(&mut state.walk_over, true) {
-            state.walk_over_at = Some(state.lasted(self.started.elapsed()));
+            state.walk_over_at = Some(state.lasted(self.elapsed()));
         }
     }
 
@@ -367,7 +378,7 @@ impl Board {
     pub fn snapshot(&self) -> Snapshot {
         let state = self.lock();
         Snapshot {
-            elapsed: self.started.elapsed(),
+            elapsed: self.elapsed(),
             totals: state.totals,
             failures: state.failures.clone(),
             findings: state.findings.clone(),

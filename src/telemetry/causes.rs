@@ -45,7 +45,9 @@ impl Causes {
     /// Takes failures back: how many of each cause, and their numbers.
     pub fn take_back(&mut self, causes: &[(Cause, u64)], numbers: &[u64]) {
         for (cause, count) in causes {
-            if let Some(known) = self.0.get_mut(&self.key(*cause)) {
+            // It was counted by itself, or among those for which there was no room.
+            let key = Some(*cause).filter(|cause| self.0.contains_key(&Some(*cause)));
+            if let Some(known) = self.0.get_mut(&key) {
                 known.count = known.count.saturating_sub(*count);
             }
         }

@@ -12,7 +12,7 @@ pub mod memcached;
 mod meters;
 mod partitions;
 
-pub use at_work::{AtWork, Working, at_work, begin};
+pub use at_work::{AtWork, Working, at_work, attend, begin};
 pub use board::{Board, Chronicle, Notes, Share, Sink, Snapshot, Told};
 pub use causes::CauseCount;
 pub use flusher::{Flusher, Look, Outlet, Unsent};

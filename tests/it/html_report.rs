@@ -310,7 +310,9 @@ fn a_fleet_counts_every_file_once_and_a_retry_takes_causes_back() {
         run(treehaul().args(["retry", &job, "--all", "--json", "--broker", &host.url, "--html-report"]).arg(&page));
     assert_eq!((ran.code, &ran.json()["spread"]), (0, &expected), "{}{}", ran.stdout, ran.stderr);
     let text = text_of(&page);
-    assert!(!text.contains("Failures by cause") && text.contains("a fleet: 3 workers"), "{text}");
+    assert!(!text.contains("Failures by cause"), "{text}");
+    // One of the two may have found nothing to do.
+    assert!(["a fleet: 2 workers", "a fleet: 3 workers"].iter().any(|fleet| text.contains(fleet)), "{text}");
     assert_identical(&source, &target);
 }
 

@@ -46,7 +46,10 @@ impl Levels {
             (false, 1) => (LevelFilter::INFO, LevelFilter::OFF, LevelFilter::DEBUG),
             (false, _) => (LevelFilter::DEBUG, LevelFilter::DEBUG, LevelFilter::TRACE),
         };
-        Levels { all: Some(all), modules: vec![("lapin".to_owned(), lapin), (OURS.to_owned(), ours)] }
+        // Nobody but the log says that counters do not arrive.
+        let counters = ours.max(LevelFilter::WARN);
+        let modules = [("lapin".to_owned(), lapin), (OURS.to_owned(), ours), (format!("{OURS}::telemetry"), counters)];
+        Levels { all: Some(all), modules: modules.into() }
     }
 
     /// Does it say nothing at all?

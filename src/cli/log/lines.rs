@@ -40,7 +40,7 @@ impl<S: Subscriber> Layer<S> for Lines {
             && line.job.as_ref().is_none_or(|job| *job == now.job.to_string())
         {
             line.job.get_or_insert_with(|| now.job.to_string());
-            line.task.get_or_insert_with(|| now.task.to_string());
+            line.task = line.task.or_else(|| now.task.map(|task| task.to_string()));
         }
         let module = (metadata.target() == FOREIGN).then(|| line.target.clone());
         self.0.line((metadata.callsite(), line.job.clone(), module), &line);

@@ -99,6 +99,8 @@ fn tell(level: Level, text: &str) {
     }
     for words in text.lines().filter(|words| !words.trim().is_empty()) {
         let words = words.strip_prefix("treehaul: ").unwrap_or(words).trim();
-        lines::put(&Line::new(level, module_path!(), words.to_owned()).to_json());
+        let mut line = Line::new(level, module_path!(), words.to_owned());
+        line.job = crate::telemetry::at_work().map(|now| now.job.to_string());
+        lines::put(&line.to_json());
     }
 }
