@@ -8,7 +8,7 @@ use crate::model::outcome::Cause;
 use crate::model::{Failure, Finding, Report, Slow, Slowest, Totals};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// Failures, and findings, that are kept for the terminal; all go to the sink.
 pub const SHOWN: usize = 20;
@@ -292,6 +292,9 @@ impl Board {
     /// What is told next was written down then, in seconds since 1970: it may be long ago.
     pub fn set_written(&self, seconds: u64) {
         let (mut state, elapsed) = (self.lock(), self.elapsed());
+        // A clock that is ahead makes no time.
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(seconds, |now| now.as_secs());
+        let seconds = seconds.min(now);
         let first = *state.first_written.get_or_insert(seconds);
         let before = Duration::from_secs(seconds.saturating_sub(first)).saturating_sub(elapsed);
         if before > state.before + SAME_TIME {

@@ -17,6 +17,7 @@ use crate::telemetry::{Board, Chronicle, Snapshot};
 use anyhow::{Context, ensure};
 use std::ffi::OsStr;
 use std::io::Write;
+use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -61,9 +62,23 @@ struct Told<'a> {
     also: Vec<String>,
 }
 
+fn cannot(page: &Path) -> String {
+    format!("cannot write the HTML report {}", escaped(page.as_os_str().as_bytes()))
+}
+
+fn must_be_outside(page: &Path, root: &[u8], noun: &str) -> anyhow::Result<()> {
+    // What is wrong with a root is said where it is opened.
+    let Ok((adapter, path)) = fs::adapter_of(root) else { return Ok(()) };
+    let is_inside = adapter.scheme == "file" && real(page).starts_with(real(Path::new(OsStr::from_bytes(path))));
+    ensure!(!is_inside, "{}: it would be a part of the {noun}; write it somewhere else", cannot(page));
+    Ok(())
+}
+
 /// A page that will be written.
 pub struct HtmlReport {
     path: PathBuf,
+    /// The directory that it is put into, held from the beginning: it stays the one that was looked at.
+    dir: std::fs::File,
 }
 
 impl HtmlReport {
@@ -73,35 +88,29 @@ impl HtmlReport {
     /// # Errors
     /// Why it cannot be.
     pub fn new(path: &Path, [source, target]: [&[u8]; 2]) -> anyhow::Result<Self> {
-        let report = HtmlReport { path: std::path::absolute(path).context("the current directory is gone")? };
-        report.must_be_outside(source, "source")?;
-        report.must_be_outside(target, "target")?;
+        let path = std::path::absolute(path).context("the current directory is gone")?;
+        must_be_outside(&path, source, "source")?;
+        must_be_outside(&path, target, "target")?;
+        let dir = std::fs::File::open(path.parent().unwrap_or(Path::new("/"))).with_context(|| cannot(&path))?;
+        let report = HtmlReport { path, dir };
         if let Ok(there) = std::fs::symlink_metadata(&report.path) {
-            ensure!(there.is_file(), "{}: something is there that is no regular file", report.cannot());
+            ensure!(there.is_file(), "{}: something is there that is no regular file", cannot(&report.path));
         }
         // Whoever may make a file beside it may rename one.
-        report.make().with_context(|| report.cannot())?;
+        report.make().with_context(|| cannot(&report.path))?;
         Ok(report)
-    }
-
-    fn cannot(&self) -> String {
-        format!("cannot write the HTML report {}", escaped(self.path.as_os_str().as_bytes()))
     }
 
     /// A working file beside it that goes with its handle. Only its owner may read it: it names what is in somebody's
     /// directories.
     fn make(&self) -> std::io::Result<tempfile::NamedTempFile> {
-        let dir = self.path.parent().unwrap_or(Path::new("/"));
-        tempfile::Builder::new().prefix(".treehaul-report-").tempfile_in(dir)
+        let made = tempfile::Builder::new().prefix(".treehaul-report-").tempfile_in(self.held());
+        made.map_err(|e| std::io::Error::from(e.kind())) // without a name that nobody knows
     }
 
-    fn must_be_outside(&self, root: &[u8], noun: &str) -> anyhow::Result<()> {
-        // What is wrong with a root is said where it is opened.
-        let Ok((adapter, path)) = fs::adapter_of(root) else { return Ok(()) };
-        let is_inside =
-            adapter.scheme == "file" && real(&self.path).starts_with(real(Path::new(OsStr::from_bytes(path))));
-        ensure!(!is_inside, "{}: it would be a part of the {noun}; write it somewhere else", self.cannot());
-        Ok(())
+    /// The directory, by whatever name it has now.
+    fn held(&self) -> PathBuf {
+        format!("/proc/self/fd/{}", self.dir.as_raw_fd()).into()
     }
 
     /// Begins to take samples of a job.
@@ -123,10 +132,10 @@ impl HtmlReport {
             let mut file = self.make()?;
             file.write_all(page.as_bytes())?;
             file.as_file().sync_all()?;
-            file.persist(&self.path)?;
+            file.persist(self.held().join(self.path.file_name().unwrap_or_default()))?;
             Ok(())
         };
-        written().with_context(|| self.cannot())
+        written().with_context(|| cannot(&self.path))
     }
 }
 
