@@ -330,10 +330,9 @@ fn a_fleet_is_told_of_and_a_node_that_was_lost_is_missed() {
     assert!(text.lines().any(|l| l.starts_with("treehaul_node_up{node=\"lost\"") && l.ends_with(" 0.0")), "{text}");
     assert!(text.contains("treehaul_node_seen_timestamp_seconds{node=\"lost\"} "), "{text}");
     job.wait();
-    until("its end", || {
-        metrics().lines().any(|l| l.starts_with("treehaul_job_running{") && l.ends_with(" 0.0"))
-            || !has("treehaul_job_running")
-    });
+    let value = |name: &str, value: &str| metrics().lines().any(|l| l.starts_with(name) && l.ends_with(value));
+    until("its end", || value("treehaul_job_running{", " 0.0") && value("treehaul_job_entries_done{", " 3001.0"));
+    assert!(has("treehaul_job_info{") && metrics().contains("standing=\"complete\""), "{}", metrics());
     drop(kept);
     let began = Instant::now();
     assert_eq!(exporter.stop(), Some(0), "SIGTERM is how it ends");
