@@ -8,7 +8,9 @@ mod fleet;
 pub use collect::{Sources, cycle_of};
 
 use super::{NodeError, Signals};
-use crate::telemetry::export::{Changes, Cycle, Graphite, Labels, Page, State, Statsd, Text, lines, render};
+use crate::telemetry::export::{
+    Carry, Changes, Cycle, Graphite, Labels, Page, State, Statsd, Text, lines, render_sums,
+};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -45,6 +47,8 @@ pub struct Exporter {
     sinks: Sinks,
     manner: Manner,
     state: Option<State>,
+    /// Sums over all cycles.
+    carry: Carry,
     /// Held while something is told that must be told once.
     telling: Arc<Mutex<()>>,
     /// What was said already.
@@ -70,12 +74,14 @@ pub struct Cycled {
 impl Exporter {
     /// Of these parts; `state` where increments, or resets, are told.
     pub fn new(sources: Sources, sinks: Sinks, manner: Manner, state: Option<State>) -> Self {
-        Exporter { sources, sinks, manner, state, telling: Arc::default(), said: Said::default() }
+        let (carry, telling) = (Carry::default(), Arc::default());
+        Exporter { sources, sinks, manner, state, carry, telling, said: Said::default() }
     }
 
     /// Looks once, and tells.
     pub fn cycle(&mut self) -> Cycled {
         let cycle = self.sources.collect();
+        self.carry.advance(&cycle);
         let mut is_short = cycle.fleet.broker_up == Some(false) || cycle.fleet.memcached_up == Some(false);
         if let Some(graphite) = &self.sinks.graphite {
             graphite.push(lines(&cycle, &self.manner.prefix, self.manner.by_actor));
@@ -121,9 +127,9 @@ impl Exporter {
         page.cycled(is_ready);
     }
 
-    /// A cycle for a Prometheus.
+    /// The last cycle for a Prometheus.
     pub fn render(&mut self, cycle: &Cycle, is_reset: bool) -> Text {
-        let shown = render(cycle, self.manner.labels, is_reset);
+        let shown = render_sums(cycle, &self.carry, self.manner.labels, is_reset);
         let has_less = shown.labels != self.manner.labels;
         if has_less && !self.said.labels {
             tracing::warn!(labels = ?shown.labels, "there are too many series: labels are left out");

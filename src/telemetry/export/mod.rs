@@ -3,6 +3,7 @@
 //! Invariant: [`COUNTERS`](super::counts::COUNTERS), [`NODE_GAUGES`], [`JOB_GAUGES`] and [`FLEET_GAUGES`] are the one
 //! description of what there is; paths, families and ops/metrics.md agree with them.
 
+mod carry;
 mod gauges;
 mod graphite;
 mod lines;
@@ -11,11 +12,12 @@ mod prometheus;
 mod state;
 mod statsd;
 
+pub use carry::Carry;
 pub use gauges::{FLEET_GAUGES, Fold, Gauge, JOB_GAUGES, NODE_GAUGES};
 pub use graphite::Graphite;
 pub use lines::{lines, metrics_of_parts};
 pub use page::Page;
-pub use prometheus::{Labels, Text, render};
+pub use prometheus::{Labels, Text, render, render_sums};
 pub use state::{Changes, State, StateError};
 pub use statsd::Statsd;
 
