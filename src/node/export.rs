@@ -82,7 +82,8 @@ impl Exporter {
     pub fn cycle(&mut self) -> Cycled {
         let cycle = self.sources.collect();
         self.carry.advance(&cycle);
-        let mut is_short = cycle.fleet.broker_up == Some(false) || cycle.fleet.memcached_up == Some(false);
+        let mut is_short =
+            cycle.fleet.broker_up == Some(false) || cycle.fleet.memcached_up == Some(false) || cycle.is_cut;
         if let Some(graphite) = &self.sinks.graphite {
             graphite.push(lines(&cycle, &self.manner.prefix, self.manner.by_actor));
         }

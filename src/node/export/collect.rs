@@ -27,6 +27,8 @@ pub struct Sources {
     ended: Ended,
     epoch: Option<String>,
     said: [bool; 2],
+    /// There was more than is read: that was said.
+    is_cut: bool,
 }
 
 /// A node as it was last seen.
@@ -52,6 +54,7 @@ impl Sources {
             ended: Ended::default(),
             epoch: None,
             said: [false; 2],
+            is_cut: false,
         })
     }
 
@@ -67,6 +70,10 @@ impl Sources {
         let fleet = self.judge(snapshot.as_ref(), told.as_ref());
         let snapshot = snapshot.and_then(Result::ok);
         let told = told.and_then(Result::ok);
+        let is_cut = snapshot.as_ref().is_some_and(|snapshot| snapshot.is_cut);
+        if is_cut && !std::mem::replace(&mut self.is_cut, is_cut) {
+            tracing::warn!("the memcached names more nodes, jobs and actors than are read: some are left out");
+        }
         let mut nodes: Vec<NodeFacts> = Vec::new();
         // Of nodes nothing is said while nobody answers.
         let is_seen = snapshot.is_some() || told.is_some();
@@ -79,7 +86,7 @@ impl Sources {
         Cycle {
             at,
             jobs: jobs_of(snapshot.as_ref(), told.as_ref(), gone),
-            is_cut: snapshot.as_ref().is_some_and(|snapshot| snapshot.is_cut),
+            is_cut,
             epoch: snapshot.as_ref().map(|snapshot| snapshot.epoch.clone()),
             parts: snapshot.map(parts_of).unwrap_or_default(),
             nodes,
