@@ -297,7 +297,9 @@ fn one_look_is_printed_and_exit_codes_say_how_it_went() {
     let failed = run(&mut export(&s, &["--once", "--memcached", &nobody]));
     assert_eq!(failed.code, 4, "{}", failed.stderr);
     assert!(failed.stdout.contains("treehaul_memcached_up 0.0\n"), "{}", failed.stdout);
-    assert_eq!(once(&["--graphite", &nobody]).code, 4);
+    let undelivered = once(&["--graphite", &nobody]);
+    assert_eq!((undelivered.code, undelivered.stderr.lines().count()), (4, 1), "{}", undelivered.stderr);
+    assert!(undelivered.stderr.contains("is lost"), "{}", undelivered.stderr);
     assert_eq!(once(&["--broker", &format!("amqp://{nobody}/%2f")]).code, 4);
     for wrong in [&["--graphite", "x"][..], &["--prefix", "a b"], &["--prometheus", "127.0.0.1:0"], &["--every", "0"]] {
         assert_eq!(once(wrong).code, 2, "{wrong:?}");
