@@ -108,8 +108,10 @@ fn try_run(args: &ExportArgs) -> anyhow::Result<ExitCode> {
         !args.once || is_printed || args.prometheus.is_none(),
         "with --once nobody is there to be scraped: give --prometheus -"
     );
+    let start = if args.once { Graphite::once } else { Graphite::start };
+    let graphite = settings.text(&GRAPHITE).map(start);
     let sinks = Sinks {
-        graphite: settings.text(&GRAPHITE).map(Graphite::start).transpose().context("cannot start a thread")?,
+        graphite: graphite.transpose().context("cannot start a thread")?.map(Arc::new),
         statsd: settings.text(&STATSD).map(|address| Statsd::new(address, &manner.prefix)),
         page: (scraped.is_some() || health.is_some()).then(|| Page::new(args.every)),
     };

@@ -8,20 +8,23 @@ mod fleet;
 pub use collect::{Sources, cycle_of};
 
 use super::{NodeError, Signals};
-use crate::telemetry::export::{Changes, Cycle, Graphite, Labels, Page, State, Statsd, Text, lines, render};
+use crate::telemetry::export::{
+    Carry, Changes, Cycle, Graphite, Labels, Page, State, Statsd, Text, lines, render_sums,
+};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 /// A cycle that took longer than there is between two does not have the next one follow at once.
 const SHORTEST_REST: Duration = Duration::from_millis(100);
-/// What is being told to a statsd is told to its end, for so long.
+/// What is being told to a statsd, and then to a Graphite, is told to its end, for so long.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// Where facts go.
 #[derive(Debug, Default)]
 pub struct Sinks {
     /// Cumulative counters and gauges.
-    pub graphite: Option<Graphite>,
+    pub graphite: Option<Arc<Graphite>>,
     /// Increments and gauges.
     pub statsd: Option<Statsd>,
     /// To be scraped.
@@ -45,6 +48,8 @@ pub struct Exporter {
     sinks: Sinks,
     manner: Manner,
     state: Option<State>,
+    /// Sums over all cycles.
+    carry: Carry,
     /// Held while something is told that must be told once.
     telling: Arc<Mutex<()>>,
     /// What was said already.
@@ -70,22 +75,26 @@ pub struct Cycled {
 impl Exporter {
     /// Of these parts; `state` where increments, or resets, are told.
     pub fn new(sources: Sources, sinks: Sinks, manner: Manner, state: Option<State>) -> Self {
-        Exporter { sources, sinks, manner, state, telling: Arc::default(), said: Said::default() }
+        let (carry, telling) = (Carry::default(), Arc::default());
+        Exporter { sources, sinks, manner, state, carry, telling, said: Said::default() }
     }
 
     /// Looks once, and tells.
     pub fn cycle(&mut self) -> Cycled {
         let cycle = self.sources.collect();
-        let mut is_short = cycle.fleet.broker_up == Some(false) || cycle.fleet.memcached_up == Some(false);
+        self.carry.advance(&cycle);
+        let mut missing = missing_of(&cycle);
         if let Some(graphite) = &self.sinks.graphite {
             graphite.push(lines(&cycle, &self.manner.prefix, self.manner.by_actor));
         }
         let telling = Arc::clone(&self.telling);
         let told = telling.lock().unwrap_or_else(PoisonError::into_inner);
         let (changes, is_kept) = self.changes(&cycle);
-        is_short |= !is_kept || !self.tell_statsd(&cycle, &changes);
+        missing.extend((!is_kept).then_some("what was seen is not kept"));
+        missing.extend((!self.tell_statsd(&cycle, &changes)).then_some("statsd cannot be told"));
         drop(told);
-        self.publish(&cycle, &changes, !is_short);
+        let is_short = !missing.is_empty();
+        self.publish(&cycle, &changes, missing);
         Cycled { cycle, is_short }
     }
 
@@ -111,19 +120,19 @@ impl Exporter {
         sent.is_ok()
     }
 
-    fn publish(&mut self, cycle: &Cycle, changes: &Changes, is_ready: bool) {
+    fn publish(&mut self, cycle: &Cycle, changes: &Changes, missing: Vec<&'static str>) {
         let Some(page) = self.sinks.page.clone() else { return };
         let shown = self.render(cycle, false);
         if changes.is_reset || page.is_resetting() {
             page.reset(self.render(cycle, true).text);
         }
         page.publish(shown.text);
-        page.cycled(is_ready);
+        page.cycled(missing);
     }
 
-    /// A cycle for a Prometheus.
+    /// The last cycle for a Prometheus.
     pub fn render(&mut self, cycle: &Cycle, is_reset: bool) -> Text {
-        let shown = render(cycle, self.manner.labels, is_reset);
+        let shown = render_sums(cycle, &self.carry, self.manner.labels, is_reset);
         let has_less = shown.labels != self.manner.labels;
         if has_less && !self.said.labels {
             tracing::warn!(labels = ?shown.labels, "there are too many series: labels are left out");
@@ -134,27 +143,26 @@ impl Exporter {
 
     /// Sends what is left; false if it did not arrive.
     pub fn finish(self) -> bool {
-        match self.sinks.graphite.map(Graphite::finish) {
-            Some(Err(e)) => {
-                tracing::warn!(error = crate::model::escaped(e.as_bytes()), "Graphite did not take everything");
-                false
-            }
-            _ => true,
-        }
+        self.sinks.graphite.is_none_or(|graphite| has_arrived(graphite.finish()))
     }
 
     /// Cycle after cycle, until a signal: its number.
     ///
     /// # Errors
     /// The machine does not give what is needed.
+    ///
+    /// # Panics
+    /// A cycle panicked.
     pub fn run(mut self, every: Duration) -> Result<i32, NodeError> {
-        let telling = Arc::clone(&self.telling);
+        let (telling, graphite) = (Arc::clone(&self.telling), self.sinks.graphite.clone());
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
             .map_err(|e| NodeError::System(format!("cannot start a runtime: {e}")))?;
         let mut signals = runtime.block_on(async { Signals::new() })?;
+        let (alive, dead) = tokio::sync::oneshot::channel::<()>();
         let cycles = move || {
+            let _alive = alive;
             loop {
                 let next = Instant::now() + every;
                 self.cycle();
@@ -162,13 +170,46 @@ impl Exporter {
             }
         };
         let thread = std::thread::Builder::new().name("cycles".into());
-        thread.spawn(cycles).map_err(|e| NodeError::System(format!("cannot start a thread: {e}")))?;
-        let signal = runtime.block_on(signals.next());
+        let thread: JoinHandle<()> =
+            thread.spawn(cycles).map_err(|e| NodeError::System(format!("cannot start a thread: {e}")))?;
+        let ended = runtime.block_on(async {
+            tokio::select! {
+                signal = signals.next() => Some(signal),
+                _ = dead => None,
+            }
+        });
+        let Some(signal) = ended else {
+            // It never ends otherwise: whoever watches this process should see that it is no more.
+            return thread.join().map(|()| 0).or_else(|panic| std::panic::resume_unwind(panic));
+        };
         // What is written down as told should have been told.
         let end = Instant::now() + LAST_WORDS;
         while telling.try_lock().is_err() && Instant::now() < end {
             std::thread::sleep(Duration::from_millis(2));
         }
+        if let Some(graphite) = graphite {
+            has_arrived(graphite.last_words(LAST_WORDS));
+        }
         Ok(signal)
     }
+}
+
+/// What a cycle lacks.
+fn missing_of(cycle: &Cycle) -> Vec<&'static str> {
+    let lacks = [
+        (cycle.fleet.broker_up == Some(false), "the broker does not answer"),
+        (cycle.fleet.memcached_up == Some(false), "the memcached does not answer"),
+        (cycle.is_cut, "the memcached holds more than is read"),
+    ];
+    lacks.into_iter().filter(|(is_so, _)| *is_so).map(|(_, what)| what).collect()
+}
+
+fn has_arrived(sent: Result<(), String>) -> bool {
+    if let Err(e) = &sent {
+        tracing::warn!(
+            error = crate::model::escaped(e.as_bytes()),
+            "Graphite was not told everything: the rest is lost"
+        );
+    }
+    sent.is_ok()
 }

@@ -176,6 +176,7 @@ impl Live {
         Look {
             at: Instant::now(),
             jobs: vec![JobLook { state: job, progress: Some(progress), queues, unsettled: in_hand, leader: None }],
+            gone: Vec::new(),
             nodes: vec![(self.name.clone(), node)],
             answers: Answers::default(),
         }

@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 
 /// Jobs that are over and still of interest, at most.
 const ENDED_SHOWN: usize = 5;
+/// Jobs that are over and removed, at most.
+const GONE_KEPT: usize = 20;
 
 /// What there was at one moment.
 pub struct Look {
@@ -16,6 +18,8 @@ pub struct Look {
     pub at: Instant,
     /// Jobs that are not over; then the last ones that are over and not removed.
     pub jobs: Vec<JobLook>,
+    /// The newest jobs that are over and removed, as the log has them.
+    pub gone: Vec<JobState>,
     /// Workers that described themselves, by name.
     pub nodes: Vec<(String, NodeInfo)>,
     /// All that workers answered.
@@ -55,10 +59,10 @@ impl Look {
             .collect();
         let leads = described.iter().any(|(_, info)| info.jobs.iter().any(|job| job.leads));
         let led = if leads { office.ask(nodes, &Order::Leading, patience)? } else { Answers::default() };
-        let states = shown(office.jobs()?);
+        let (states, gone) = shown(office.jobs()?);
         let jobs =
             states.into_iter().map(|state| look_at(office, state, &described, &led)).collect::<Result<_, _>>()?;
-        Ok(Look { at, jobs, nodes: described, answers })
+        Ok(Look { at, jobs, gone, nodes: described, answers })
     }
 
     /// Workers that take no task of a job, and why.
@@ -80,14 +84,16 @@ impl Look {
     }
 }
 
-/// Jobs that are worth a look, the newest last.
-fn shown(mut all: Vec<JobState>) -> Vec<JobState> {
-    all.retain(|job| !job.removed);
+/// Jobs that are worth a look, and those that are gone; the newest last.
+fn shown(all: Vec<JobState>) -> (Vec<JobState>, Vec<JobState>) {
+    let (mut gone, mut all): (Vec<JobState>, Vec<JobState>) = all.into_iter().partition(|job| job.removed);
+    gone.sort_by_key(|job| (job.spec.submitted, job.spec.id));
+    gone.drain(..gone.len().saturating_sub(GONE_KEPT));
     all.sort_by_key(|job| (!job.is_over(), job.spec.submitted, job.spec.id));
     let over = all.iter().filter(|job| job.is_over()).count();
     all.drain(..over.saturating_sub(ENDED_SHOWN));
     all.sort_by_key(|job| (job.is_over(), job.spec.submitted, job.spec.id));
-    all
+    (all, gone)
 }
 
 fn look_at(
@@ -103,7 +109,7 @@ fn look_at(
     Ok(JobLook {
         progress: progress_of(led, id),
         queues: office.depths(id)?,
-        unsettled: stands.iter().map(|(_, job)| job.unsettled).sum(),
+        unsettled: stands.iter().map(|(_, job)| job.unsettled).fold(0, u64::saturating_add),
         leader: leads.or_else(|| state.leader.clone()),
         state,
     })
@@ -119,6 +125,11 @@ fn progress_of(led: &Answers, id: JobId) -> Option<JobProgress> {
 }
 
 impl JobLook {
+    /// A job of which there is nothing but the log.
+    pub fn of_log(state: JobState) -> Self {
+        JobLook { state, progress: None, queues: Vec::new(), unsettled: 0, leader: None }
+    }
+
     /// It is over, with this state: what was seen of it before is kept.
     pub fn close(&mut self, state: JobState) {
         if let (Some(progress), Some((_, totals))) = (&mut self.progress, &state.end) {

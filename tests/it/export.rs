@@ -297,7 +297,9 @@ fn one_look_is_printed_and_exit_codes_say_how_it_went() {
     let failed = run(&mut export(&s, &["--once", "--memcached", &nobody]));
     assert_eq!(failed.code, 4, "{}", failed.stderr);
     assert!(failed.stdout.contains("treehaul_memcached_up 0.0\n"), "{}", failed.stdout);
-    assert_eq!(once(&["--graphite", &nobody]).code, 4);
+    let undelivered = once(&["--graphite", &nobody]);
+    assert_eq!((undelivered.code, undelivered.stderr.lines().count()), (4, 1), "{}", undelivered.stderr);
+    assert!(undelivered.stderr.contains("is lost"), "{}", undelivered.stderr);
     assert_eq!(once(&["--broker", &format!("amqp://{nobody}/%2f")]).code, 4);
     for wrong in [&["--graphite", "x"][..], &["--prefix", "a b"], &["--prometheus", "127.0.0.1:0"], &["--every", "0"]] {
         assert_eq!(once(wrong).code, 2, "{wrong:?}");
@@ -330,10 +332,9 @@ fn a_fleet_is_told_of_and_a_node_that_was_lost_is_missed() {
     assert!(text.lines().any(|l| l.starts_with("treehaul_node_up{node=\"lost\"") && l.ends_with(" 0.0")), "{text}");
     assert!(text.contains("treehaul_node_seen_timestamp_seconds{node=\"lost\"} "), "{text}");
     job.wait();
-    until("its end", || {
-        metrics().lines().any(|l| l.starts_with("treehaul_job_running{") && l.ends_with(" 0.0"))
-            || !has("treehaul_job_running")
-    });
+    let value = |name: &str, value: &str| metrics().lines().any(|l| l.starts_with(name) && l.ends_with(value));
+    until("its end", || value("treehaul_job_running{", " 0.0") && value("treehaul_job_entries_done{", " 3001.0"));
+    assert!(has("treehaul_job_info{") && metrics().contains("standing=\"complete\""), "{}", metrics());
     drop(kept);
     let began = Instant::now();
     assert_eq!(exporter.stop(), Some(0), "SIGTERM is how it ends");

@@ -289,7 +289,13 @@ pub mod tests {
         let info = NodeInfo { version: EVIL.into(), host: EVIL.into(), jobs: vec![refused], ..NodeInfo::default() };
         let stranger = Stranger { name: EVIL.into(), version: EVIL.into(), wire: 9, key: true, clock: true };
         let answers = Answers { strangers: vec![stranger], silent: 1, ..Answers::default() };
-        Look { at: Instant::now(), jobs: vec![hostile_job(id)], nodes: vec![(EVIL.into(), info)], answers }
+        Look {
+            at: Instant::now(),
+            jobs: vec![hostile_job(id)],
+            gone: vec![],
+            nodes: vec![(EVIL.into(), info)],
+            answers,
+        }
     }
 
     #[test]

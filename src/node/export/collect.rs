@@ -1,7 +1,7 @@
 //! One look at everything: what a memcached holds, and what a broker and its workers say.
 
 use super::super::Look;
-use super::fleet::{self, Fleet};
+use super::fleet::{self, Ended, Fleet};
 use crate::broker::amqp::AmqpConfig;
 use crate::model::JobId;
 use crate::model::fleet::{NodeInfo, Space};
@@ -24,8 +24,11 @@ pub struct Sources {
     broker: Option<Fleet>,
     /// Nodes that were seen.
     nodes: BTreeMap<String, Node>,
+    ended: Ended,
     epoch: Option<String>,
     said: [bool; 2],
+    /// There was more than is read: that was said.
+    is_cut: bool,
 }
 
 /// A node as it was last seen.
@@ -48,8 +51,10 @@ impl Sources {
             memcached: memcached.map(MemcachedReader::new).transpose()?,
             broker: broker.map(Fleet::new),
             nodes: BTreeMap::new(),
+            ended: Ended::default(),
             epoch: None,
             said: [false; 2],
+            is_cut: false,
         })
     }
 
@@ -65,16 +70,27 @@ impl Sources {
         let fleet = self.judge(snapshot.as_ref(), told.as_ref());
         let snapshot = snapshot.and_then(Result::ok);
         let told = told.and_then(Result::ok);
-        self.meet(at, snapshot.as_ref(), told.as_ref());
-        let nodes: Vec<NodeFacts> = self.nodes.values().map(|node| node.facts.clone()).collect();
-        let up = nodes.iter().filter(|node| node.is_up).count();
+        let is_cut = snapshot.as_ref().is_some_and(|snapshot| snapshot.is_cut);
+        if is_cut && !std::mem::replace(&mut self.is_cut, is_cut) {
+            tracing::warn!("the memcached names more nodes, jobs and actors than are read: some are left out");
+        }
+        let mut nodes: Vec<NodeFacts> = Vec::new();
+        // Of nodes nothing is said while nobody answers.
+        let is_seen = snapshot.is_some() || told.is_some();
+        if is_seen {
+            self.meet(at, snapshot.as_ref(), told.as_ref());
+            nodes.extend(self.nodes.values().map(|node| node.facts.clone()));
+        }
+        let up = u32::try_from(nodes.iter().filter(|node| node.is_up).count()).unwrap_or(u32::MAX);
+        let gone = told.as_ref().map(|told| self.ended.meet(told, at)).unwrap_or_default();
         Cycle {
             at,
-            jobs: jobs_of(snapshot.as_ref(), told.as_ref()),
+            jobs: jobs_of(snapshot.as_ref(), told.as_ref(), gone),
+            is_cut,
             epoch: snapshot.as_ref().map(|snapshot| snapshot.epoch.clone()),
             parts: snapshot.map(parts_of).unwrap_or_default(),
             nodes,
-            fleet: FleetFacts { nodes: u32::try_from(up).unwrap_or(u32::MAX), ..fleet },
+            fleet: FleetFacts { nodes: is_seen.then_some(up), ..fleet },
             took: began.elapsed(),
         }
     }
@@ -165,13 +181,13 @@ pub fn cycle_of(look: Option<&Look>) -> Cycle {
     };
     let nodes: Vec<NodeFacts> = look.iter().flat_map(|look| &look.nodes).map(node).collect();
     let fleet = FleetFacts {
-        nodes: u32::try_from(nodes.len()).unwrap_or(u32::MAX),
+        nodes: look.map(|look| u32::try_from(look.nodes.len()).unwrap_or(u32::MAX)),
         silent: look.map(|look| look.answers.silent),
         strangers: look.map(|look| u32::try_from(look.answers.strangers.len()).unwrap_or(u32::MAX)),
         broker_up: Some(look.is_some()),
         memcached_up: None,
     };
-    Cycle { at, jobs: jobs_of(None, look), nodes, fleet, ..Cycle::default() }
+    Cycle { at, jobs: jobs_of(None, look, Vec::new()), nodes, fleet, ..Cycle::default() }
 }
 
 fn doing_of_gauges(gauges: &Gauges) -> Doing {
@@ -219,8 +235,8 @@ fn parts_of_node(node: NodeCounts) -> impl Iterator<Item = Part> {
     parts.into_values()
 }
 
-/// Jobs, of which the broker tells, and how full their targets are, which nodes see.
-fn jobs_of(snapshot: Option<&Snapshot>, told: Option<&Look>) -> Vec<JobFacts> {
+/// Jobs, of which the broker tells, also some that are gone, and how full their targets are, which nodes see.
+fn jobs_of(snapshot: Option<&Snapshot>, told: Option<&Look>, gone: Vec<(JobId, JobTold)>) -> Vec<JobFacts> {
     let mut jobs: BTreeMap<JobId, JobFacts> = BTreeMap::new();
     let written = snapshot.iter().flat_map(|snapshot| &snapshot.nodes).flat_map(|node| &node.counts.gauges.targets);
     let written = written.map(|target| (target.job, target.space));
@@ -233,7 +249,7 @@ fn jobs_of(snapshot: Option<&Snapshot>, told: Option<&Look>) -> Vec<JobFacts> {
             facts.space = Some(space);
         }
     }
-    for (job, facts) in told.iter().flat_map(|told| fleet::jobs_of(told)) {
+    for (job, facts) in told.iter().flat_map(|told| fleet::jobs_of(told)).chain(gone) {
         jobs.entry(job).or_insert(JobFacts { job, space: None, told: None }).told = Some::<JobTold>(facts);
     }
     jobs.into_values().collect()

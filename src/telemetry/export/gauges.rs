@@ -74,7 +74,7 @@ const BUSY: &str = "Actors of a node that have a task in hand";
 /// Of a node; `treehaul_node_up` has its version as a label.
 #[rustfmt::skip]
 pub const NODE_GAUGES: &[Gauge<NodeFacts>] = &[
-    gauge("treehaul_node_up", "", Fold::Sum, "1 while the node is there, 0 for an hour after it was lost", |n| Some(flag(n.is_up))),
+    gauge("treehaul_node_up", "", Fold::Sum, "1 while the node is there, 0 for an hour after it was lost; gone while nobody can say", |n| Some(flag(n.is_up))),
     gauge("treehaul_node_seen_timestamp_seconds", "", Fold::Max, "When the node was last heard of; gone when it went in peace, or an hour after it was lost", |n| Some(n.seen as f64)),
     Gauge { pool: "dirs", ..gauge("treehaul_node_actors", "actors_dirs", Fold::Sum, ACTORS, |n| doing(n, |d| d.actors[0].into())) },
     Gauge { pool: "files", ..gauge("treehaul_node_actors", "actors_files", Fold::Sum, ACTORS, |n| doing(n, |d| d.actors[1].into())) },
@@ -91,7 +91,7 @@ pub const NODE_GAUGES: &[Gauge<NodeFacts>] = &[
 /// Of a job.
 #[rustfmt::skip]
 pub const JOB_GAUGES: &[Gauge<JobFacts>] = &[
-    gauge("treehaul_job_running", "running", Fold::Sum, "1 until the job is over", |j| told(j, |t| Some(flag(t.is_running)))),
+    gauge("treehaul_job_running", "running", Fold::Sum, "1 until the job is over, 0 for an hour after it, of the last 20 jobs", |j| told(j, |t| Some(flag(t.is_running)))),
     gauge("treehaul_job_paused", "paused", Fold::Sum, "1 while nobody takes a task of the job", |j| told(j, |t| Some(flag(t.is_paused)))),
     gauge("treehaul_job_entries_found", "found", Fold::Sum, "Entries found, exactly", |j| total(j, 0)),
     gauge("treehaul_job_entries_done", "done", Fold::Sum, "Entries that are done with, however it went, exactly", |j| total(j, 1)),
@@ -110,7 +110,7 @@ pub const JOB_GAUGES: &[Gauge<JobFacts>] = &[
 /// Of all.
 #[rustfmt::skip]
 pub const FLEET_GAUGES: &[Gauge<Cycle>] = &[
-    gauge("treehaul_nodes", "nodes", Fold::Sum, "Nodes that are there", |c| Some(c.fleet.nodes.into())),
+    gauge("treehaul_nodes", "nodes", Fold::Sum, "Nodes that are there; gone while nobody can say", |c| c.fleet.nodes.map(Into::into)),
     gauge("treehaul_silent_nodes", "silent", Fold::Sum, "Workers that the broker knows and that did not answer", |c| c.fleet.silent.map(Into::into)),
     gauge("treehaul_stranger_nodes", "strangers", Fold::Sum, "Workers of another wire version, or with another key", |c| c.fleet.strangers.map(Into::into)),
     gauge("treehaul_broker_up", "broker_up", Fold::Sum, "1 if the broker answered", |c| c.fleet.broker_up.map(flag)),

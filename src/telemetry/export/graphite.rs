@@ -67,8 +67,21 @@ impl Graphite {
     /// # Errors
     /// The machine gives no thread.
     pub fn start(address: &str) -> io::Result<Self> {
+        Self::sending(address, true)
+    }
+
+    /// The same for a single cycle, for which there is one try.
+    ///
+    /// # Errors
+    /// The machine gives no thread.
+    pub fn once(address: &str) -> io::Result<Self> {
+        Self::sending(address, false)
+    }
+
+    fn sending(address: &str, is_patient: bool) -> io::Result<Self> {
         let shared = Arc::new(Shared { queue: Mutex::default(), changed: Condvar::new() });
-        let sender = Sender { address: address.to_owned(), shared: Arc::clone(&shared), stream: None, doubtful: None };
+        let address = address.to_owned();
+        let sender = Sender { address, is_patient, shared: Arc::clone(&shared), stream: None, doubtful: None };
         std::thread::Builder::new().name("graphite".into()).spawn(move || sender.run())?;
         Ok(Graphite { shared })
     }
@@ -86,10 +99,8 @@ impl Graphite {
     ///
     /// # Blocking
     /// Until the other side has taken everything, or a few seconds passed without anything happening.
-    pub fn finish(self) -> Result<(), String> {
-        let mut queue = self.shared.lock();
-        queue.is_over = true;
-        self.shared.changed.notify_all();
+    pub fn finish(&self) -> Result<(), String> {
+        let mut queue = self.close();
         loop {
             if let Some(ended) = queue.ended.take() {
                 return ended;
@@ -97,17 +108,43 @@ impl Graphite {
             queue = self.shared.wait(queue, PATIENCE);
         }
     }
+
+    /// Sends what is left, in one try, and waits no longer than this for it to go out.
+    ///
+    /// # Errors
+    /// Why it did not.
+    pub fn last_words(&self, most: Duration) -> Result<(), String> {
+        let end = Instant::now() + most;
+        let mut queue = self.close();
+        loop {
+            let left = end.saturating_duration_since(Instant::now());
+            match queue.ended.take() {
+                Some(ended) => return ended,
+                None if queue.waiting.is_empty() => return Ok(()),
+                None if left.is_zero() => return Err("it takes too long".into()),
+                None => queue = self.shared.wait(queue, left),
+            }
+        }
+    }
+
+    fn close(&self) -> MutexGuard<'_, Queue> {
+        let mut queue = self.shared.lock();
+        queue.is_over = true;
+        self.shared.changed.notify_all();
+        queue
+    }
 }
 
 impl Drop for Graphite {
     fn drop(&mut self) {
-        self.shared.lock().is_over = true;
-        self.shared.changed.notify_all();
+        drop(self.close());
     }
 }
 
 struct Sender {
     address: String,
+    /// It tries again.
+    is_patient: bool,
     shared: Arc<Shared>,
     stream: Option<TcpStream>,
     /// Sent last, and perhaps into a connection that was dead already.
@@ -129,7 +166,7 @@ impl Sender {
                 }
                 Err(e) => {
                     self.stream = None;
-                    if self.shared.lock().is_over {
+                    if !self.is_patient || self.shared.lock().is_over {
                         return self.end(Err(e.to_string()));
                     }
                     if !std::mem::replace(&mut is_told, true) {
@@ -173,6 +210,7 @@ impl Sender {
             tracing::warn!(address = self.shown(), "Graphite was away for too long: the oldest cycles are lost");
         }
         self.doubtful = Some(Arc::clone(text));
+        self.shared.changed.notify_all();
     }
 
     fn rest(&self, pause: Duration) {
@@ -289,6 +327,26 @@ mod tests {
         let graphite = Graphite::start(&format!("127.0.0.1:{port}")).unwrap();
         graphite.push("lost\n".into());
         assert!(graphite.finish().is_err());
+        let graphite = Graphite::once(&format!("127.0.0.1:{port}")).unwrap();
+        graphite.push("lost\n".into());
+        assert!(graphite.last_words(Duration::from_secs(60)).is_err());
+    }
+
+    #[test]
+    fn last_words_go_out_also_to_one_that_never_hangs_up_and_wait_for_nobody_else() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let graphite = Graphite::start(&address).unwrap();
+        graphite.push("last\n".into());
+        assert_eq!(graphite.last_words(Duration::from_secs(60)), Ok(()));
+        let mut text = [0; 5];
+        listener.accept().unwrap().0.read_exact(&mut text).unwrap();
+        assert_eq!(&text, b"last\n");
+        let graphite = Graphite::start(&address).unwrap();
+        graphite.push("x".repeat(64 << 20));
+        let began = Instant::now();
+        assert!(graphite.last_words(Duration::from_millis(100)).is_err(), "nobody reads");
+        assert!(began.elapsed() < PATIENCE);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! Invariant: [`COUNTERS`](super::counts::COUNTERS), [`NODE_GAUGES`], [`JOB_GAUGES`] and [`FLEET_GAUGES`] are the one
 //! description of what there is; paths, families and ops/metrics.md agree with them.
 
+mod carry;
 mod gauges;
 mod graphite;
 mod lines;
@@ -11,11 +12,12 @@ mod prometheus;
 mod state;
 mod statsd;
 
+pub use carry::Carry;
 pub use gauges::{FLEET_GAUGES, Fold, Gauge, JOB_GAUGES, NODE_GAUGES};
 pub use graphite::Graphite;
 pub use lines::{lines, metrics_of_parts};
 pub use page::Page;
-pub use prometheus::{Labels, Text, render};
+pub use prometheus::{Labels, Text, render, render_sums};
 pub use state::{Changes, State, StateError};
 pub use statsd::Statsd;
 
@@ -34,6 +36,8 @@ pub struct Cycle {
     pub took: Duration,
     /// Which life of the memcached the counters are from; none if it was not read.
     pub epoch: Option<String>,
+    /// There were more of them than are read.
+    pub is_cut: bool,
     /// What nodes counted.
     pub parts: Vec<Part>,
     /// Nodes, also those that were there lately.
@@ -145,8 +149,8 @@ pub struct JobTold {
 /// The fleet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct FleetFacts {
-    /// Workers that are there.
-    pub nodes: u32,
+    /// Workers that are there; none if nobody answered.
+    pub nodes: Option<u32>,
     /// Workers that the broker knows and that did not answer; none if it was not asked.
     pub silent: Option<u32>,
     /// Workers of another version or key; none if nobody was asked.
@@ -197,10 +201,11 @@ pub(crate) mod tests {
             at: 1_800_000_000,
             took: Duration::from_millis(1500),
             epoch: Some("1-2-3".into()),
+            is_cut: false,
             parts: vec![part("a"), part("b")],
             nodes: vec![node("a", true), node("b", true), node("gone", false)],
             jobs: vec![JobFacts { job: job("0000000000001"), space, told: Some(told) }],
-            fleet: FleetFacts { nodes: 2, silent: Some(1), broker_up: Some(true), ..FleetFacts::default() },
+            fleet: FleetFacts { nodes: Some(2), silent: Some(1), broker_up: Some(true), ..FleetFacts::default() },
         }
     }
 }

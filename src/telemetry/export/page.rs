@@ -22,7 +22,8 @@ struct State {
     zeros: Option<Zeros>,
     /// When the last cycle ended; at first, when all this began.
     last: Instant,
-    is_ready: bool,
+    /// What the last cycle lacked.
+    missing: Vec<&'static str>,
 }
 
 #[derive(Debug)]
@@ -34,7 +35,12 @@ struct Zeros {
 impl Page {
     /// Of a cycle every so often.
     pub fn new(every: Duration) -> Arc<Self> {
-        let state = State { text: Arc::new("# EOF\n".to_owned()), zeros: None, last: Instant::now(), is_ready: false };
+        let state = State {
+            text: Arc::new("# EOF\n".to_owned()),
+            zeros: None,
+            last: Instant::now(),
+            missing: vec!["the first look is under way"],
+        };
         Arc::new(Page { every, state: Mutex::new(state) })
     }
 
@@ -61,10 +67,10 @@ impl Page {
         state.zeros.is_some()
     }
 
-    /// A cycle has ended; all that it reads answered, or did not.
-    pub fn cycled(&self, is_ready: bool) {
+    /// A cycle has ended, which lacked this.
+    pub fn cycled(&self, missing: Vec<&'static str>) {
         let mut state = self.lock();
-        (state.last, state.is_ready) = (Instant::now(), is_ready);
+        (state.last, state.missing) = (Instant::now(), missing);
     }
 
     /// For whoever scrapes.
@@ -86,8 +92,15 @@ impl Page {
     }
 
     /// And the last one saw all that it should.
-    pub fn is_ready(&self) -> bool {
-        self.is_healthy() && self.lock().is_ready
+    ///
+    /// # Errors
+    /// What it lacked.
+    pub fn ready(&self) -> Result<(), String> {
+        if !self.is_healthy() {
+            return Err("no cycle for long".into());
+        }
+        let state = self.lock();
+        if state.missing.is_empty() { Ok(()) } else { Err(state.missing.join("; ")) }
     }
 }
 
@@ -120,11 +133,11 @@ mod tests {
     #[test]
     fn it_is_ready_after_a_cycle_that_saw_everything() {
         let page = Page::new(Duration::from_secs(10));
-        assert!(page.is_healthy() && !page.is_ready());
-        page.cycled(true);
-        assert!(page.is_ready());
-        page.cycled(false);
-        assert!(page.is_healthy() && !page.is_ready());
+        assert!(page.is_healthy() && page.ready().is_err());
+        page.cycled(vec![]);
+        assert_eq!(page.ready(), Ok(()));
+        page.cycled(vec!["a", "b"]);
+        assert_eq!((page.is_healthy(), page.ready()), (true, Err("a; b".into())));
         page.lock().last = Instant::now().checked_sub(Duration::from_secs(61)).unwrap();
         assert!(!page.is_healthy());
     }

@@ -2,7 +2,8 @@
 //!
 //! Invariant: however many nodes and jobs there are, there are no more than [`MAX_SERIES`] series.
 
-use super::{Cycle, FLEET_GAUGES, Fold, Gauge, JOB_GAUGES, NODE_GAUGES};
+use super::carry::Key;
+use super::{Carry, Cycle, FLEET_GAUGES, Fold, Gauge, JOB_GAUGES, NODE_GAUGES};
 use crate::model::JobId;
 use crate::model::latency::{BUCKETS, Call, Histogram};
 use crate::telemetry::counts::{COUNTED, COUNTERS};
@@ -129,9 +130,6 @@ fn family(metric: &'static str, help: &'static str, series: Vec<(Series, Value)>
     Family { metric, name: metric, unit: None, help, series }
 }
 
-/// Job and node, unless they are left out, and pool or call.
-type Key<T> = (Option<JobId>, Option<String>, T);
-
 /// Counters by what is left of their labels.
 #[derive(Default)]
 struct Sums {
@@ -140,19 +138,8 @@ struct Sums {
 }
 
 impl Sums {
-    fn of(cycle: &Cycle, labels: Labels) -> Self {
-        let mut all = Sums::default();
-        for part in &cycle.parts {
-            let (job, node) = (labels.job.then_some(part.job), labels.node.then(|| part.node.clone()));
-            for actor in &part.actors {
-                let sums = all.counters.entry((job, node.clone(), actor.pool)).or_insert([0; COUNTED]);
-                sums.iter_mut().zip(actor.values).for_each(|(sum, more)| *sum = sum.saturating_add(more));
-            }
-            for (call, times) in &part.calls {
-                all.calls.entry((job, node.clone(), *call)).or_default().add(times);
-            }
-        }
-        all
+    fn of(carry: &Carry, labels: Labels) -> Self {
+        Sums { counters: carry.counters(labels), calls: carry.calls(labels) }
     }
 
     fn families(self, is_reset: bool) -> Vec<Family> {
@@ -270,11 +257,18 @@ fn count(cycle: &Cycle, sums: &Sums, labels: Labels) -> usize {
 
 /// A cycle as text, with counters at 0 if they have begun anew.
 pub fn render(cycle: &Cycle, wanted: Labels, is_reset: bool) -> Text {
+    let mut carry = Carry::default();
+    carry.advance(cycle);
+    render_sums(cycle, &carry, wanted, is_reset)
+}
+
+/// The same with sums over all cycles until this one.
+pub fn render_sums(cycle: &Cycle, carry: &Carry, wanted: Labels, is_reset: bool) -> Text {
     let fewer = [wanted, Labels { node: false, ..wanted }, Labels { job: false, node: false }];
     let mut labels = wanted;
     let mut sums = Sums::default();
     for tried in fewer {
-        (labels, sums) = (tried, Sums::of(cycle, tried));
+        (labels, sums) = (tried, Sums::of(carry, tried));
         if count(cycle, &sums, labels) <= MAX_SERIES {
             break;
         }

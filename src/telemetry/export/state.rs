@@ -107,9 +107,16 @@ impl State {
     /// What came since the cycle before; of the very first one, nothing. A value below the last one began anew.
     pub fn advance(&mut self, cycle: &Cycle) -> Changes {
         let Some(epoch) = &cycle.epoch else { return Changes::default() };
-        let had_basis = std::mem::replace(&mut self.has_basis, true);
+        let mut had_basis = std::mem::replace(&mut self.has_basis, true);
         let is_reset = had_basis && *epoch != self.epoch;
-        if is_reset || self.actors.len() + self.calls.len() > MAX_REMEMBERED {
+        let is_full = !is_reset && self.actors.len() + self.calls.len() > MAX_REMEMBERED;
+        if is_full {
+            tracing::warn!(
+                "there are too many counters to remember: what came with this look is not told as increments"
+            );
+            had_basis = false; // all would be told again
+        }
+        if is_reset || is_full {
             self.actors.clear();
             self.calls.clear();
         }
@@ -284,6 +291,20 @@ mod tests {
         assert_eq!(told(&state.advance(&now)), (0, 0));
         let again = Cycle { epoch: Some("another".into()), ..cycle() };
         assert_eq!(told(&state.advance(&again)), (0, 0), "a slot that was lost for a while is no reset");
+    }
+
+    #[test]
+    fn too_many_names_tell_nothing_twice() {
+        let mut state = State::none();
+        state.advance(&cycle());
+        let job = cycle().parts[0].job;
+        for number in 0..=MAX_REMEMBERED as u64 {
+            state.actors.insert((job, "made_up".into(), "dirs", number), (cycle().at, [1; COUNTED]));
+        }
+        assert_eq!(told(&state.advance(&cycle())), (0, 0));
+        let mut now = cycle();
+        now.parts[0].actors[0].values[0] += 5;
+        assert_eq!(told(&state.advance(&now)), (5, 0));
     }
 
     #[test]

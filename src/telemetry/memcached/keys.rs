@@ -20,6 +20,8 @@ pub const POOLS: [&str; 2] = ["dirs", "files"];
 const MAX_NODE: usize = 128;
 /// Actors of a kind, on a node, for a job: more cannot be there.
 const MAX_ACTORS: u64 = 4096;
+/// Targets of a node.
+const MAX_TARGETS: usize = 256;
 
 /// A node's name as it is in keys, paths and labels: what is no letter, digit, `-` or `_` becomes `_`.
 pub fn node_part(name: &str) -> String {
@@ -89,6 +91,12 @@ impl Slot {
         self.len() > before
     }
 
+    /// Does the other say nothing new?
+    pub fn holds(&self, other: &Slot) -> bool {
+        self.actors.iter().zip(&other.actors).all(|(mine, more)| more.is_subset(mine))
+            && other.calls.is_subset(&self.calls)
+    }
+
     /// How many actors and calls it names.
     pub fn len(&self) -> usize {
         self.actors.iter().map(BTreeSet::len).sum::<usize>() + self.calls.len()
@@ -151,13 +159,11 @@ fn read_ranges(text: &str) -> Option<BTreeSet<u64>> {
     for word in text.split(',') {
         let (first, last) = word.split_once('-').unwrap_or((word, word));
         let (first, last) = (first.parse::<u64>().ok()?, last.parse::<u64>().ok()?);
-        if last.checked_sub(first)? >= MAX_ACTORS {
+        // However many slots are put together, there are no more of them.
+        if last < first || last >= MAX_ACTORS {
             return None;
         }
         numbers.extend(first..=last);
-        if numbers.len() as u64 > MAX_ACTORS {
-            return None;
-        }
     }
     Some(numbers)
 }
@@ -188,7 +194,8 @@ pub fn read_gauges(text: &str) -> Option<(Gauges, u64)> {
     let mut at = None;
     for (name, value) in text.split(' ').filter_map(|word| word.split_once('=')) {
         if let Some(job) = name.strip_prefix("target.") {
-            gauges.targets.extend(read_space(job, value));
+            let has_room = gauges.targets.len() < MAX_TARGETS;
+            gauges.targets.extend(read_space(job, value).filter(|_| has_room));
             continue;
         }
         let number: u64 = value.parse().ok()?;
@@ -249,7 +256,8 @@ mod tests {
             format!("{job} n dirs=0-18446744073709551615"),
             format!("{job} n dirs=-"),
             format!("{job} n dirs"),
-            format!("{job} n files=0-4095,5000-9000"),
+            format!("{job} n files=0-4095,5000-5001"),
+            format!("{job} n files=4096"),
         ] {
             assert_eq!(Slot::read(&text), None, "{text:?}");
         }

@@ -41,7 +41,7 @@ pub use writer::Memcached;
 use memcache::exp::{Error, Get, GetResult, MetaClient, Operation, Set, Ttl};
 use std::io::{Read as _, Write as _};
 use std::net::{TcpStream, ToSocketAddrs};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How long a connection, or the answer to one batch, may take.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -77,6 +77,8 @@ fn life() -> Ttl {
 struct Server {
     address: String,
     client: Option<Client>,
+    /// Nothing is asked after this.
+    deadline: Option<Instant>,
 }
 
 struct Client(MetaClient);
@@ -89,7 +91,7 @@ impl std::fmt::Debug for Client {
 
 impl Server {
     fn new(address: &str) -> Result<Self, MemcachedError> {
-        let server = Server { address: address.to_owned(), client: None };
+        let server = Server { address: address.to_owned(), client: None, deadline: None };
         let (host, port) = address.rsplit_once(':').unwrap_or_default();
         if host.is_empty() || port.parse::<u16>().is_err() || address.contains([',', ' ', '/']) {
             return Err(server.error("give one HOST:PORT"));
@@ -121,6 +123,9 @@ impl Server {
         let mut operations = operations.into_iter().peekable();
         let mut nothing_written = true;
         while operations.peek().is_some() {
+            if self.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+                return Err(MemcachedError { nothing_written, ..self.error("it takes too long to answer") });
+            }
             let batch: Vec<O> = operations.by_ref().take(BATCH).collect();
             let results = self.client()?.run_many(batch).map_err(|e| self.error(e))?;
             let mut failed = None;
@@ -146,8 +151,25 @@ impl Server {
     /// Reads keys; in their order, none for what is missing.
     fn get(&mut self, gets: impl IntoIterator<Item = Get>) -> Result<Vec<Option<GetResult>>, MemcachedError> {
         let mut values = Vec::new();
-        self.run(gets, |result| values.push(result.ok().filter(GetResult::hit)))?;
+        self.look(gets, |found| values.push(found))?;
         Ok(values)
+    }
+
+    /// Reads keys one by one. One that is refused is an error: whether it is there is not known.
+    fn look(
+        &mut self,
+        gets: impl IntoIterator<Item = Get>,
+        mut each: impl FnMut(Option<GetResult>),
+    ) -> Result<(), MemcachedError> {
+        let mut refused = None;
+        self.run(gets, |result| match result {
+            Ok(found) => each(Some(found).filter(GetResult::hit)),
+            Err(e) => {
+                refused.get_or_insert_with(|| e.to_string());
+                each(None);
+            }
+        })?;
+        refused.map_or(Ok(()), |why| Err(self.error(why)))
     }
 
     /// Stores something; false if it is there already, or is another's by now.
@@ -187,9 +209,15 @@ impl Server {
         stream.set_read_timeout(Some(PATIENCE))?;
         stream.set_write_timeout(Some(PATIENCE))?;
         stream.write_all(b"stats\r\nquit\r\n")?;
-        let mut text = String::new();
-        stream.take(64 << 10).read_to_string(&mut text)?;
-        Ok(text)
+        let (mut text, mut piece) = (Vec::new(), [0; 4096]);
+        let end = Instant::now() + PATIENCE;
+        while text.len() < 64 << 10 && Instant::now() < end {
+            match stream.read(&mut piece)? {
+                0 => break,
+                n => text.extend_from_slice(&piece[..n]),
+            }
+        }
+        Ok(String::from_utf8_lossy(&text).into_owned())
     }
 }
 

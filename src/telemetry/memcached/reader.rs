@@ -11,6 +11,8 @@ use std::time::{Duration, Instant};
 
 /// Actors of all nodes and jobs that are read; anybody can write a slot.
 const MAX_ACTORS: usize = 100_000;
+/// Whoever answers in drops is waited for no longer.
+const READ_PATIENCE: Duration = Duration::from_secs(5);
 
 /// What there was.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -41,6 +43,8 @@ pub struct MemcachedReader {
     epoch: String,
     /// Slots that were seen, and when last: one that is evicted is looked for all the same.
     known: BTreeMap<(JobId, String), (Slot, Instant)>,
+    /// There was more than is kept.
+    is_cut: bool,
 }
 
 impl MemcachedReader {
@@ -49,14 +53,24 @@ impl MemcachedReader {
     /// # Errors
     /// The address is none.
     pub fn new(address: &str) -> Result<Self, MemcachedError> {
-        Ok(MemcachedReader { server: Server::new(address)?, epoch: String::new(), known: BTreeMap::new() })
+        Ok(MemcachedReader {
+            server: Server::new(address)?,
+            epoch: String::new(),
+            known: BTreeMap::new(),
+            is_cut: false,
+        })
     }
 
     /// Reads everything.
     ///
     /// # Errors
-    /// [`MemcachedError`]: it did not answer, or was restarted meanwhile.
+    /// [`MemcachedError`]: it did not answer, or not all, in a few seconds, or was restarted meanwhile.
     pub fn read(&mut self) -> Result<Snapshot, MemcachedError> {
+        self.server.deadline = Some(Instant::now() + READ_PATIENCE);
+        self.read_in_one_life()
+    }
+
+    fn read_in_one_life(&mut self) -> Result<Snapshot, MemcachedError> {
         for _ in 0..2 {
             let epoch = self.server.epoch()?;
             if std::mem::replace(&mut self.epoch, epoch.clone()) != epoch {
@@ -77,7 +91,7 @@ impl MemcachedReader {
         let mut all: BTreeMap<String, NodeCounts> =
             named.into_iter().map(|node| (node.clone(), NodeCounts { node, ..NodeCounts::default() })).collect();
         let mut budget = MAX_ACTORS;
-        let mut is_cut = false;
+        let mut is_cut = self.is_cut;
         let slots: Vec<Slot> = self.known.values().map(|(slot, _)| slot.clone()).collect();
         for slot in slots {
             let Some(rest) = budget.checked_sub(slot.len()) else {
@@ -92,9 +106,11 @@ impl MemcachedReader {
                 self.read_calls(job, &slot, &mut node.counts)?;
             }
         }
-        let gauges = self.server.get(all.keys().map(|node| Get::new(keys::gauges(node))))?;
-        for (node, found) in all.values_mut().zip(gauges) {
-            let read = found.as_ref().and_then(keys::text).and_then(|text| keys::read_gauges(&text));
+        let mut gauges = Vec::with_capacity(all.len());
+        self.server.look(all.keys().map(|node| Get::new(keys::gauges(node))), |found| {
+            gauges.push(found.as_ref().and_then(keys::text).and_then(|text| keys::read_gauges(&text)));
+        })?;
+        for (node, read) in all.values_mut().zip(gauges) {
             if let Some((gauges, at)) = read {
                 node.counts.gauges = gauges;
                 node.seen = Some(at);
@@ -107,20 +123,22 @@ impl MemcachedReader {
     fn look_up(&mut self) -> Result<BTreeSet<String>, MemcachedError> {
         let index = self.server.get([Get::new(keys::INDEX)])?;
         let count = index.iter().flatten().find_map(keys::number).unwrap_or(0).min(MAX_SLOTS);
-        let found = self.server.get((1..=count).map(|n| Get::new(keys::slot(n))))?;
         let now = Instant::now();
         let mut nodes = BTreeSet::new();
-        for slot in found.iter().flatten().filter_map(|found| Slot::read(&keys::text(found)?)) {
+        let known = &mut self.known;
+        let mut kept: usize = known.values().map(|(slot, _)| slot.len()).sum();
+        let mut is_cut = false;
+        self.server.look((1..=count).map(|n| Get::new(keys::slot(n))), |found| {
+            let Some(slot) = found.and_then(|found| Slot::read(&keys::text(&found)?)) else { return };
             match slot.job {
                 None => drop(nodes.insert(slot.node)),
-                Some(job) => {
-                    let (known, seen) =
-                        self.known.entry((job, slot.node.clone())).or_insert_with(|| (slot.clone(), now));
-                    known.merge(&slot);
-                    *seen = now;
-                }
+                Some(job) => match meet(known, job, slot, kept, now) {
+                    Some(more) => kept += more,
+                    None => is_cut = true,
+                },
             }
-        }
+        })?;
+        self.is_cut = is_cut;
         let life = Duration::from_secs(LIFE_SECONDS.into());
         self.known.retain(|_, (_, seen)| seen.elapsed() < life);
         while self.known.len() as u64 > MAX_SLOTS {
@@ -135,7 +153,7 @@ impl MemcachedReader {
             COUNTERS.iter().map(move |counter| Get::new(keys::counter(job, &slot.node, pool, number, counter.key)))
         });
         let mut values = Vec::with_capacity(slot.len() * COUNTED);
-        self.server.run(gets, |result| values.push(value_of(&result.ok())))?;
+        self.server.look(gets, |found| values.push(value_of(found.as_ref())))?;
         for ((pool, number), values) in actors().zip(values.chunks_exact(COUNTED)) {
             if let Ok(values) = values.try_into() {
                 counts.actors.push(ActorCounts { job, pool, number, values });
@@ -147,7 +165,7 @@ impl MemcachedReader {
     fn read_calls(&mut self, job: JobId, slot: &Slot, counts: &mut Counts) -> Result<(), MemcachedError> {
         let gets = slot.calls.iter().flat_map(|call| times_of(job, &slot.node, *call));
         let mut values = Vec::new();
-        self.server.run(gets, |result| values.push(value_of(&result.ok())))?;
+        self.server.look(gets, |found| values.push(value_of(found.as_ref())))?;
         for (call, values) in slot.calls.iter().zip(values.chunks_exact(BUCKETS + 1)) {
             let mut times = Histogram { sum_ns: values[BUCKETS], ..Histogram::default() };
             times.counts.copy_from_slice(&values[..BUCKETS]);
@@ -157,12 +175,35 @@ impl MemcachedReader {
     }
 }
 
+/// Keeps what a slot says: so many actors and calls more. None if there would be too many.
+fn meet(
+    all: &mut BTreeMap<(JobId, String), (Slot, Instant)>,
+    job: JobId,
+    slot: Slot,
+    kept: usize,
+    now: Instant,
+) -> Option<usize> {
+    let key = (job, slot.node.clone());
+    let Some((known, seen)) = all.get_mut(&key) else {
+        let more = slot.len();
+        (kept + more <= MAX_ACTORS).then(|| all.insert(key, (slot, now)))?;
+        return Some(more);
+    };
+    *seen = now;
+    let before = known.len();
+    if kept + slot.len() > MAX_ACTORS && !known.holds(&slot) {
+        return None;
+    }
+    known.merge(&slot);
+    Some(known.len() - before)
+}
+
 fn times_of(job: JobId, node: &str, call: Call) -> impl Iterator<Item = Get> {
     let buckets = (0..BUCKETS).map(move |i| Get::new(keys::bucket(job, node, call, i)));
     buckets.chain(std::iter::once_with(move || Get::new(keys::sum(job, node, call))))
 }
 
 /// What is missing, or no number, is 0.
-fn value_of(found: &Option<GetResult>) -> u64 {
-    found.as_ref().filter(|found| found.hit()).and_then(keys::number).unwrap_or(0)
+fn value_of(found: Option<&GetResult>) -> u64 {
+    found.and_then(keys::number).unwrap_or(0)
 }

@@ -115,15 +115,21 @@ impl Memcached {
         for _ in 0..TRIES {
             let index = self.server.get([Get::new(keys::INDEX)])?;
             let count = index.iter().flatten().find_map(keys::number).unwrap_or(0).min(MAX_SLOTS);
-            let found = self.server.get((1..=count).map(|n| Get::new(keys::slot(n))))?;
-            let same = found
-                .iter()
-                .position(|found| found.as_ref().and_then(read_slot).is_some_and(|theirs| theirs.is_of(slot)));
-            if let Some((at, theirs)) = same.and_then(|at| Some((at, read_slot(found[at].as_ref()?)?))) {
-                self.refresh(at as u64 + 1, slot, theirs)?;
-                return Ok(at as u64 + 1);
+            let (mut n, mut same, mut free) = (0, None, None);
+            self.server.look((1..=count).map(|n| Get::new(keys::slot(n))), |found| {
+                n += 1;
+                match found {
+                    None => drop(free.get_or_insert(n)),
+                    Some(found) if same.is_none() => {
+                        same = read_slot(&found).filter(|theirs| theirs.is_of(slot)).map(|theirs| (n, theirs));
+                    }
+                    Some(_) => {}
+                }
+            })?;
+            if let Some((n, theirs)) = same {
+                self.refresh(n, slot, theirs)?;
+                return Ok(n);
             }
-            let free = found.iter().position(Option::is_none).map(|at| at as u64 + 1);
             let n = match free {
                 Some(n) => n,
                 None => self.further()?,
