@@ -6,6 +6,7 @@ use crate::model::fleet::{Activity, Answer, JobLatencies, JobProgress, Order};
 use crate::model::{JobId, escaped};
 use crate::node::{JobLook, Live, Look};
 use crate::telemetry::Board;
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,7 +17,7 @@ const SHORT_PATIENCE: Duration = Duration::from_millis(300);
 /// Jobs that ended under the eyes of the page and are not on the broker any more, at most.
 const ENDED_KEPT: usize = 5;
 /// Reports of jobs that found more are not read again: that would take too long. `treehaul failed` does.
-const RECALLED_ENTRIES: u64 = 1_000_000;
+const RECALLED_ENTRIES: u64 = 100_000;
 /// Failures of a job that is over, the last ones.
 const FAILURES: usize = 20;
 /// Why, where a job is ended from the page.
@@ -43,6 +44,18 @@ pub enum Deed {
     Cancel(JobId),
     /// A node is told something. Its name is as it was shown, thus escaped.
     Tell(String, Order),
+}
+
+impl Deed {
+    /// What is asked for, and of which job or node.
+    pub fn words(&self) -> String {
+        match self {
+            Deed::Pause(job) => format!("pause job {job}"),
+            Deed::Resume(job) => format!("resume job {job}"),
+            Deed::Cancel(job) => format!("cancel job {job}"),
+            Deed::Tell(node, order) => format!("{order:?} node {node}"),
+        }
+    }
 }
 
 /// Why something was not done.
@@ -81,12 +94,15 @@ pub struct Fleet {
     before: Vec<JobLook>,
     /// Jobs that ended since, and that the broker has forgotten.
     ended: Vec<JobLook>,
+    /// Jobs whose reports were read again, or could not be.
+    recalled: HashSet<JobId>,
 }
 
 impl Fleet {
     /// Behind this broker, which need not be there yet.
     pub fn new(config: AmqpConfig) -> Self {
-        Fleet { config, office: None, names: Vec::new(), before: Vec::new(), ended: Vec::new() }
+        let (names, before, ended) = (Vec::new(), Vec::new(), Vec::new());
+        Fleet { config, office: None, names, before, ended, recalled: HashSet::new() }
     }
 
     /// Does something with a connection; one that failed is not used again.
@@ -147,29 +163,37 @@ impl Fleet {
                 (progress.totals, progress.walk_over) = (*totals, true);
             }
         }
-        for job in &mut look.jobs {
-            self.recall(job)?;
+        self.recalled.retain(|id| look.jobs.iter().any(|job| job.state.spec.id == *id));
+        if let Some(job) = look.jobs.iter_mut().find(|job| self.is_to_be_recalled(job)) {
+            self.recall(job);
         }
         self.before = look.jobs.iter().filter(|job| !job.state.removed).cloned().collect();
         look.jobs.extend(self.ended.iter().cloned());
         Ok(())
     }
 
-    /// What failed may have been told only when the job ended, and nobody leads it any more: its reports are read, once.
-    fn recall(&self, job: &mut JobLook) -> Result<(), AmqpError> {
-        let Some((_, totals)) = job.state.end.as_ref().filter(|_| !job.state.removed) else { return Ok(()) };
+    /// What failed may have been told only when the job ended, and nobody leads it any more.
+    fn is_to_be_recalled(&self, job: &JobLook) -> bool {
+        let Some((_, totals)) = job.state.end.as_ref().filter(|_| !job.state.removed) else { return false };
         let knows = job.progress.as_ref().is_some_and(|progress| !progress.failures.is_empty());
-        if knows || totals.failed == 0 || totals.found > RECALLED_ENTRIES {
-            return Ok(());
-        }
+        let is_small = totals.found <= RECALLED_ENTRIES;
+        !knows && is_small && totals.failed > 0 && !self.recalled.contains(&job.state.spec.id)
+    }
+
+    /// A job's reports are read, once, one job a look: without them the rest is shown all the same.
+    fn recall(&mut self, job: &mut JobLook) {
+        let Some((_, totals)) = job.state.end.as_ref() else { return };
         let (id, board) = (job.state.spec.id, Arc::new(Board::new(Box::new(|_| {}))));
-        replay(&self.config, id, Arc::clone(&board))?;
+        self.recalled.insert(id);
+        if let Err(error) = replay(&self.config, id, Arc::clone(&board)) {
+            tracing::debug!(job = %id, %error, "its reports cannot be read");
+            return;
+        }
         let elapsed_ms = job.progress.as_ref().map_or(0, |progress| progress.elapsed_ms);
         let failures = board.latest_failures(FAILURES);
         let notes = job.progress.take().map(|progress| progress.notes).unwrap_or_default();
         let progress = JobProgress { job: id, totals: *totals, walk_over: true, elapsed_ms, notes, failures };
         job.progress = Some(progress);
-        Ok(())
     }
 
     fn steer(&mut self, job: JobId, deed: &Deed) -> Result<String, Refused> {
