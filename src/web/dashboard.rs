@@ -117,6 +117,7 @@ async fn state(
     headers: HeaderMap,
 ) -> Result<Response, Denied> {
     dashboard.guard.check_reader(&headers, peer).await?;
+    dashboard.hub.refresh().await;
     let state = dashboard.hub.state();
     Ok(([(header::CONTENT_TYPE, "application/json")], state.text.clone()).into_response())
 }
@@ -128,6 +129,7 @@ async fn metrics(
 ) -> Result<Response, Denied> {
     dashboard.guard.check_reader(&headers, peer).await?;
     let hub = &dashboard.hub;
+    hub.refresh().await;
     let seen = hub.seen().filter(|_| hub.is_answering());
     let cycle = cycle_of(seen.as_deref().map(|seen| &seen.look));
     let text = render(&cycle, Labels { job: true, node: true }, false).text;

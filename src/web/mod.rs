@@ -5,6 +5,7 @@
 mod dashboard;
 mod guard;
 pub mod health;
+mod lost;
 mod metrics;
 mod patient;
 mod poll;

@@ -1,5 +1,6 @@
 //! Where a page has its figures from: a fleet behind a broker, or the job of this process.
 
+use super::state::unix_ms;
 use crate::broker::amqp::{AmqpConfig, AmqpError, Answers, Office, replay};
 use crate::model::filter::NameGlobs;
 use crate::model::fleet::{Activity, Answer, JobLatencies, JobProgress, Order};
@@ -8,7 +9,7 @@ use crate::node::{JobLook, Live, Look};
 use crate::telemetry::Board;
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// A worker that does not answer must not hold a look up for longer.
 const PATIENCE: Duration = Duration::from_millis(1500);
@@ -20,6 +21,8 @@ const ENDED_KEPT: usize = 5;
 const RECALLED_ENTRIES: u64 = 100_000;
 /// Failures of a job that is over, the last ones.
 const FAILURES: usize = 20;
+/// Looks that are no further apart tell how long a job took that ended between them.
+const FOLLOWED: Duration = Duration::from_secs(15);
 /// Why, where a job is ended from the page.
 const CANCELLED: &str = "cancelled on the dashboard";
 
@@ -96,13 +99,15 @@ pub struct Fleet {
     ended: Vec<JobLook>,
     /// Jobs whose reports were read again, or could not be.
     recalled: HashSet<JobId>,
+    /// When the last look was taken.
+    looked: Option<Instant>,
 }
 
 impl Fleet {
     /// Behind this broker, which need not be there yet.
     pub fn new(config: AmqpConfig) -> Self {
         let (names, before, ended) = (Vec::new(), Vec::new(), Vec::new());
-        Fleet { config, office: None, names, before, ended, recalled: HashSet::new() }
+        Fleet { config, office: None, names, before, ended, recalled: HashSet::new(), looked: None }
     }
 
     /// Does something with a connection; one that failed is not used again.
@@ -144,6 +149,8 @@ impl Fleet {
         let is_there = |job: &JobLook| look.jobs.iter().any(|other| other.state.spec.id == job.state.spec.id);
         self.ended.retain(|job| !is_there(job));
         let before = std::mem::take(&mut self.before);
+        let last = self.looked.replace(look.at);
+        let is_followed = last.is_some_and(|last| look.at.saturating_duration_since(last) < FOLLOWED);
         let gone: Vec<JobLook> = before.iter().filter(|job| !is_there(job)).cloned().collect();
         if !gone.is_empty() {
             let states = office.jobs()?;
@@ -163,6 +170,7 @@ impl Fleet {
                 (progress.totals, progress.walk_over) = (*totals, true);
             }
         }
+        look.jobs.iter_mut().filter(|_| is_followed).for_each(|job| time(job, &before));
         self.recalled.retain(|id| look.jobs.iter().any(|job| job.state.spec.id == *id));
         if let Some(job) = look.jobs.iter_mut().find(|job| self.is_to_be_recalled(job)) {
             self.recall(job);
@@ -224,6 +232,22 @@ impl Fleet {
             _ => Err(Refused::Away(format!("{shown} does not answer"))),
         }
     }
+}
+
+/// A job that was not over at the look before took until now, where nobody said how long.
+fn time(job: &mut JobLook, before: &[JobLook]) {
+    let id = job.state.spec.id;
+    let Some((_, totals)) = job.state.end.as_ref() else { return };
+    let was_over = before.iter().any(|old| old.state.spec.id == id && old.state.is_over());
+    if was_over || job.progress.as_ref().is_some_and(|progress| progress.elapsed_ms > 0) {
+        return;
+    }
+    let submitted = job.state.spec.submitted;
+    let since = u64::try_from(submitted.sec).unwrap_or(0).saturating_mul(1000);
+    let elapsed_ms = unix_ms().saturating_sub(since.saturating_add(u64::from(submitted.ns) / 1_000_000));
+    let (notes, failures) = (Vec::new(), Vec::new());
+    let new = JobProgress { job: id, totals: *totals, walk_over: true, elapsed_ms, notes, failures };
+    job.progress.get_or_insert(new).elapsed_ms = elapsed_ms;
 }
 
 /// A glob that means this name alone.
