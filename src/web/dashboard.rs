@@ -4,6 +4,7 @@
 //! nor style from data, and runs no script but its own.
 
 use super::guard::{Denied, Guard};
+use super::patient::Peer;
 use super::poll::{Hub, Viewer};
 use super::source::{Deed, Refused};
 use crate::model::JobId;
@@ -12,11 +13,11 @@ use crate::node::export::cycle_of;
 use crate::telemetry::export::{Labels, render};
 use axum::Router;
 use axum::body::Bytes;
-use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::extract::{ConnectInfo, DefaultBodyLimit, Request, State};
 use axum::http::header::{self, HeaderMap, HeaderValue};
 use axum::http::{HeaderName, Method, StatusCode};
 use axum::middleware::{Next, from_fn_with_state};
-use axum::response::sse::{Event, Sse};
+use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use futures_util::{Stream, StreamExt, stream};
@@ -24,10 +25,15 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::Semaphore;
 
 /// No request is longer, in bytes.
 const MAX_BODY: usize = 4096;
+/// A stream says something at least so often.
+const PULSE: Duration = Duration::from_secs(10);
+/// A retry that takes longer is not waited for.
+const RETRY_TAKES: Duration = Duration::from_secs(20);
 /// Actors that one press adds or takes, at most.
 const MAX_BY: u16 = 64;
 
@@ -63,7 +69,7 @@ pub struct Dashboard {
     /// How failed entries are tried again, where that can be.
     pub retry: Option<Retry>,
     /// One retry at a time.
-    pub retrying: Semaphore,
+    pub retrying: Arc<Semaphore>,
 }
 
 /// The pages.
@@ -105,29 +111,44 @@ async fn screen(State(dashboard): Shared, request: Request, next: Next) -> Respo
     response
 }
 
-async fn state(State(dashboard): Shared, headers: HeaderMap) -> Result<Response, Denied> {
-    dashboard.guard.check_reader(&headers).await?;
+async fn state(
+    State(dashboard): Shared,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+    headers: HeaderMap,
+) -> Result<Response, Denied> {
+    dashboard.guard.check_reader(&headers, peer).await?;
+    dashboard.hub.refresh().await;
     let state = dashboard.hub.state();
     Ok(([(header::CONTENT_TYPE, "application/json")], state.text.clone()).into_response())
 }
 
-async fn metrics(State(dashboard): Shared, headers: HeaderMap) -> Result<Response, Denied> {
-    dashboard.guard.check_reader(&headers).await?;
+async fn metrics(
+    State(dashboard): Shared,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+    headers: HeaderMap,
+) -> Result<Response, Denied> {
+    dashboard.guard.check_reader(&headers, peer).await?;
     let hub = &dashboard.hub;
+    hub.refresh().await;
     let seen = hub.seen().filter(|_| hub.is_answering());
     let cycle = cycle_of(seen.as_deref().map(|seen| &seen.look));
     let text = render(&cycle, Labels { job: true, node: true }, false).text;
     Ok(([(header::CONTENT_TYPE, super::metrics::OPEN_METRICS)], text).into_response())
 }
 
-async fn events(State(dashboard): Shared, headers: HeaderMap) -> Result<Response, Denied> {
-    dashboard.guard.check_reader(&headers).await?;
+async fn events(
+    State(dashboard): Shared,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+    headers: HeaderMap,
+) -> Result<Response, Denied> {
+    dashboard.guard.check_reader(&headers, peer).await?;
     let full = (StatusCode::SERVICE_UNAVAILABLE, "too many pages are open");
     let mut viewer = dashboard.hub.watch().ok_or(full)?;
     viewer.states.mark_changed();
     let history = Event::default().event("history").data(dashboard.hub.history());
     let first = stream::iter([Ok(history)]);
-    Ok(Sse::new(first.chain(states(viewer))).into_response())
+    // A source that hangs leaves the stream open.
+    Ok(Sse::new(first.chain(states(viewer))).keep_alive(KeepAlive::new().interval(PULSE)).into_response())
 }
 
 /// Each state that is new when the viewer can take one; ends with the last one.
@@ -215,21 +236,30 @@ fn said(code: StatusCode, key: &str, words: &str) -> Response {
     (code, [(header::CONTENT_TYPE, "application/json")], body.to_string()).into_response()
 }
 
-async fn action(State(dashboard): Shared, headers: HeaderMap, body: Bytes) -> Response {
+async fn action(
+    State(dashboard): Shared,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
     if !is_json(&headers) {
         return said(StatusCode::UNSUPPORTED_MEDIA_TYPE, "refused", "JSON is expected");
     }
-    if let Err((code, why)) = dashboard.guard.check_token(&headers).await {
+    if let Err((code, why)) = dashboard.guard.check_token(&headers, peer).await {
         return said(code, "refused", why);
     }
     let meant = serde_json::from_slice::<Wanted>(&body).ok().and_then(Wanted::meaning);
     let done = match meant {
         None => return said(StatusCode::BAD_REQUEST, "refused", "that is nothing that can be done"),
         Some(Meant::Nothing) => Ok("the token is right".to_owned()),
-        Some(Meant::Retry(job)) => retry(&dashboard, job).await,
+        Some(Meant::Retry(job)) => retry(&dashboard, job, peer).await,
         Some(Meant::Deed(deed)) => {
-            tracing::info!(?deed, "asked for on the dashboard");
-            dashboard.hub.act(deed).await
+            let words = deed.words();
+            // Before, too: whoever asked may not wait for the answer.
+            tracing::info!(deed = words, %peer, "asked for on the dashboard");
+            let done = dashboard.hub.act(deed).await;
+            record(&words, peer, &done);
+            done
         }
     };
     match done {
@@ -240,19 +270,39 @@ async fn action(State(dashboard): Shared, headers: HeaderMap, body: Bytes) -> Re
     }
 }
 
+/// Who did what is found in the log, with what became of it.
+fn record(deed: &str, peer: Peer, done: &Result<String, Refused>) {
+    let outcome = match done {
+        Ok(words) => words,
+        Err(Refused::Unknown(why) | Refused::Not(why) | Refused::Away(why)) => why,
+    };
+    tracing::info!(deed, %peer, is_done = done.is_ok(), outcome, "what became of it");
+}
+
 /// On a thread of its own: it reads all of a job's reports, which may take a while.
-async fn retry(dashboard: &Arc<Dashboard>, job: JobId) -> Result<String, Refused> {
+async fn retry(dashboard: &Arc<Dashboard>, job: JobId, peer: Peer) -> Result<String, Refused> {
     if dashboard.retry.is_none() {
         return Err(Refused::Not("a job that runs alone is run again by the same command".to_owned()));
     }
-    let Ok(_permit) = dashboard.retrying.try_acquire() else {
+    let Ok(permit) = Arc::clone(&dashboard.retrying).try_acquire_owned() else {
         return Err(Refused::Not("another retry is being prepared".to_owned()));
     };
+    let words = format!("retry job {job}");
+    tracing::info!(deed = words, %peer, "asked for on the dashboard");
     let shared = Arc::clone(dashboard);
-    let task = tokio::task::spawn_blocking(move || shared.retry.as_ref().map(|retry| retry(job)));
-    match task.await {
-        Ok(Some(done)) => done.map_err(|why| Refused::Not(crate::node::json::escaped_once(&why))),
-        Ok(None) | Err(_) => Err(Refused::Away("it came to nothing: see the log".to_owned())),
+    let task = tokio::task::spawn_blocking(move || {
+        let done = shared.retry.as_ref().map(|retry| retry(job));
+        let done = done.map(|done| done.map_err(|why| Refused::Not(crate::node::json::escaped_once(&why))));
+        if let Some(done) = &done {
+            record(&words, peer, done);
+        }
+        drop(permit);
+        done
+    });
+    match tokio::time::timeout(RETRY_TAKES, task).await {
+        Ok(Ok(Some(done))) => done,
+        Ok(Ok(None) | Err(_)) => Err(Refused::Away("it came to nothing: see the log".to_owned())),
+        Err(_) => Ok(format!("what failed in job {job} is being read: it takes a while")),
     }
 }
 

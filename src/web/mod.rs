@@ -5,6 +5,7 @@
 mod dashboard;
 mod guard;
 pub mod health;
+mod lost;
 mod metrics;
 mod patient;
 mod poll;
@@ -48,6 +49,7 @@ impl Server {
         let serve = move || {
             let serving = async {
                 let listener = tokio::net::TcpListener::from_std(listener)?;
+                let pages = pages.into_make_service_with_connect_info::<patient::Peer>();
                 axum::serve(patient::Patient::new(listener), pages).await
             };
             // Streams of events never end by themselves: whoever still listens is left.
@@ -127,7 +129,7 @@ impl Serving {
         });
         let system = |error| ServeError::System(address, error);
         let hub = Hub::start(shown.source, about).map_err(system)?;
-        let retrying = tokio::sync::Semaphore::new(1);
+        let retrying = Arc::new(tokio::sync::Semaphore::new(1));
         let dashboard = Dashboard { hub: Arc::clone(&hub), guard, retry: shown.retry, retrying };
         let server = Server::start(address, dashboard::pages(Arc::new(dashboard))).map_err(system)?;
         Ok(Serving { server, hub })

@@ -1,13 +1,13 @@
 //! Looks again and again, once for all viewers.
 //!
-//! Invariant: the number of looks does not depend on the number of viewers; where nobody watches, they are few. A viewer
-//! that is slow misses states, and holds up nobody.
+//! Invariant: the number of looks does not depend on the number of viewers; where nobody watches or asks, they are few. A
+//! viewer that is slow misses states, and holds up nobody; who asks waits for a new look, but not for long.
 
 use super::source::{Deed, Refused, Seen, Source};
 use super::state::{History, unix_ms};
 use serde_json::{Value, json};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::{oneshot, watch};
@@ -18,6 +18,12 @@ const WATCHED: Duration = Duration::from_millis(1000);
 const UNWATCHED: Duration = Duration::from_secs(10);
 /// Somebody who left may be back soon.
 const STILL_WATCHED: Duration = Duration::from_secs(15);
+/// Somebody who asked once may ask again.
+const ASKED_AGAIN: Duration = Duration::from_secs(30);
+/// A look that is older is not shown to somebody who asks ...
+const NEW: Duration = Duration::from_secs(2);
+/// ... unless the next one takes so long.
+const ASKER_WAITS: Duration = Duration::from_secs(3);
 /// A source that did not answer for so long is not ready.
 const READY: Duration = Duration::from_secs(30);
 /// What waits for its turn.
@@ -55,7 +61,10 @@ struct Known {
     seen: Option<Arc<Seen>>,
     looked: Option<(Instant, u64)>,
     is_answering: bool,
+    /// The last look ended, whatever came of it.
+    tried: Option<Instant>,
     left: Option<Instant>,
+    asked: Option<Instant>,
 }
 
 /// A state, as it is told.
@@ -137,9 +146,25 @@ impl Hub {
         self.known().is_answering
     }
 
-    /// Did the source answer lately?
+    /// Did the source answer the last look, and lately?
     pub fn is_ready(&self) -> bool {
-        self.known().looked.is_some_and(|(at, _)| at.elapsed() < READY)
+        let known = self.known();
+        known.is_answering && known.looked.is_some_and(|(at, _)| at.elapsed() < READY)
+    }
+
+    /// Somebody asks for what is known, and may do so again: waits for a look that is new.
+    pub async fn refresh(&self) {
+        let mut states = self.state.subscribe();
+        {
+            let mut known = self.known();
+            known.asked = Some(Instant::now());
+            if known.tried.is_some_and(|tried| tried.elapsed() < NEW) {
+                return;
+            }
+        }
+        if !matches!(self.requests.try_send(Request::Wake), Err(TrySendError::Disconnected(_))) {
+            let _ = tokio::time::timeout(ASKER_WAITS, states.changed()).await; // what is known is shown then
+        }
     }
 
     /// Has something done.
@@ -164,8 +189,11 @@ impl Hub {
     }
 
     fn is_watched(&self) -> bool {
-        let left = || self.known().left.is_some_and(|left| left.elapsed() < STILL_WATCHED);
-        self.viewers.load(Ordering::Relaxed) > 0 || left()
+        let known = self.known();
+        let is_within = |at: Option<Instant>, time| at.is_some_and(|at| at.elapsed() < time);
+        self.viewers.load(Ordering::Relaxed) > 0
+            || is_within(known.left, STILL_WATCHED)
+            || is_within(known.asked, ASKED_AGAIN)
     }
 
     /// Tells viewers what was seen, or why nothing was; then they are shown what was known before.
@@ -177,7 +205,7 @@ impl Hub {
             known.history.take_in(&seen.look);
             (known.seen, known.looked) = (Some(Arc::new(seen)), Some((Instant::now(), unix_ms())));
         }
-        let nothing = || json!({"jobs": [], "nodes": [], "active": [], "calls": [], "sample": null});
+        let nothing = || json!({"jobs": [], "nodes": [], "lost": [], "active": [], "calls": [], "sample": null});
         let mut state = known.seen.as_ref().map_or_else(nothing, |seen| known.history.state(seen));
         if let (Some(state), Some(about)) = (state.as_object_mut(), self.about.as_object()) {
             state.extend(about.iter().map(|(key, value)| (key.clone(), value.clone())));
@@ -225,6 +253,50 @@ impl Looker {
         if let Err(why) = &looked {
             tracing::debug!(why, "nothing can be seen");
         }
+        self.hub.known().tried = Some(Instant::now());
         self.hub.publish(looked, over);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::node::Look;
+
+    /// Answers unless it is told not to; how many looks it gave.
+    struct Counted(Arc<AtomicUsize>, Arc<std::sync::atomic::AtomicBool>);
+
+    impl Source for Counted {
+        fn look(&mut self) -> Result<Seen, String> {
+            self.0.fetch_add(1, Ordering::SeqCst);
+            if self.1.load(Ordering::SeqCst) {
+                return Err("away".to_owned());
+            }
+            let (jobs, nodes) = (Vec::new(), Vec::new());
+            let look = Look { at: Instant::now(), jobs, nodes, answers: Default::default() };
+            Ok(Seen { look, active: Vec::new(), latencies: Vec::new() })
+        }
+
+        fn act(&mut self, _: &Deed) -> Result<String, Refused> {
+            Ok(String::new())
+        }
+    }
+
+    #[tokio::test]
+    async fn who_asks_is_shown_what_is_new() {
+        let (looks, is_away) = (Arc::new(AtomicUsize::new(0)), Arc::default());
+        let hub = Hub::start(Box::new(Counted(Arc::clone(&looks), Arc::clone(&is_away))), json!({})).unwrap();
+        hub.refresh().await;
+        assert!(looks.load(Ordering::SeqCst) >= 1 && hub.is_ready());
+        let told = |hub: &Hub| serde_json::from_str::<Value>(&hub.state().text).unwrap();
+        assert_eq!(told(&hub)["trouble"], Value::Null);
+        is_away.store(true, Ordering::SeqCst);
+        let began = Instant::now();
+        while hub.is_ready() {
+            assert!(began.elapsed() < NEW + ASKER_WAITS, "whoever asks is shown it soon");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            hub.refresh().await;
+        }
+        assert_eq!(told(&hub)["trouble"], "away");
     }
 }

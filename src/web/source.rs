@@ -1,13 +1,15 @@
 //! Where a page has its figures from: a fleet behind a broker, or the job of this process.
 
+use super::state::unix_ms;
 use crate::broker::amqp::{AmqpConfig, AmqpError, Answers, Office, replay};
 use crate::model::filter::NameGlobs;
 use crate::model::fleet::{Activity, Answer, JobLatencies, JobProgress, Order};
 use crate::model::{JobId, escaped};
 use crate::node::{JobLook, Live, Look};
 use crate::telemetry::Board;
+use std::collections::HashSet;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// A worker that does not answer must not hold a look up for longer.
 const PATIENCE: Duration = Duration::from_millis(1500);
@@ -16,9 +18,11 @@ const SHORT_PATIENCE: Duration = Duration::from_millis(300);
 /// Jobs that ended under the eyes of the page and are not on the broker any more, at most.
 const ENDED_KEPT: usize = 5;
 /// Reports of jobs that found more are not read again: that would take too long. `treehaul failed` does.
-const RECALLED_ENTRIES: u64 = 1_000_000;
+const RECALLED_ENTRIES: u64 = 100_000;
 /// Failures of a job that is over, the last ones.
 const FAILURES: usize = 20;
+/// Looks that are no further apart tell how long a job took that ended between them.
+const FOLLOWED: Duration = Duration::from_secs(15);
 /// Why, where a job is ended from the page.
 const CANCELLED: &str = "cancelled on the dashboard";
 
@@ -43,6 +47,18 @@ pub enum Deed {
     Cancel(JobId),
     /// A node is told something. Its name is as it was shown, thus escaped.
     Tell(String, Order),
+}
+
+impl Deed {
+    /// What is asked for, and of which job or node.
+    pub fn words(&self) -> String {
+        match self {
+            Deed::Pause(job) => format!("pause job {job}"),
+            Deed::Resume(job) => format!("resume job {job}"),
+            Deed::Cancel(job) => format!("cancel job {job}"),
+            Deed::Tell(node, order) => format!("{order:?} node {node}"),
+        }
+    }
 }
 
 /// Why something was not done.
@@ -81,12 +97,17 @@ pub struct Fleet {
     before: Vec<JobLook>,
     /// Jobs that ended since, and that the broker has forgotten.
     ended: Vec<JobLook>,
+    /// Jobs whose reports were read again, or could not be.
+    recalled: HashSet<JobId>,
+    /// When the last look was taken.
+    looked: Option<Instant>,
 }
 
 impl Fleet {
     /// Behind this broker, which need not be there yet.
     pub fn new(config: AmqpConfig) -> Self {
-        Fleet { config, office: None, names: Vec::new(), before: Vec::new(), ended: Vec::new() }
+        let (names, before, ended) = (Vec::new(), Vec::new(), Vec::new());
+        Fleet { config, office: None, names, before, ended, recalled: HashSet::new(), looked: None }
     }
 
     /// Does something with a connection; one that failed is not used again.
@@ -128,6 +149,8 @@ impl Fleet {
         let is_there = |job: &JobLook| look.jobs.iter().any(|other| other.state.spec.id == job.state.spec.id);
         self.ended.retain(|job| !is_there(job));
         let before = std::mem::take(&mut self.before);
+        let last = self.looked.replace(look.at);
+        let is_followed = last.is_some_and(|last| look.at.saturating_duration_since(last) < FOLLOWED);
         let gone: Vec<JobLook> = before.iter().filter(|job| !is_there(job)).cloned().collect();
         if !gone.is_empty() {
             let states = office.jobs()?;
@@ -147,29 +170,38 @@ impl Fleet {
                 (progress.totals, progress.walk_over) = (*totals, true);
             }
         }
-        for job in &mut look.jobs {
-            self.recall(job)?;
+        look.jobs.iter_mut().filter(|_| is_followed).for_each(|job| time(job, &before));
+        self.recalled.retain(|id| look.jobs.iter().any(|job| job.state.spec.id == *id));
+        if let Some(job) = look.jobs.iter_mut().find(|job| self.is_to_be_recalled(job)) {
+            self.recall(job);
         }
         self.before = look.jobs.iter().filter(|job| !job.state.removed).cloned().collect();
         look.jobs.extend(self.ended.iter().cloned());
         Ok(())
     }
 
-    /// What failed may have been told only when the job ended, and nobody leads it any more: its reports are read, once.
-    fn recall(&self, job: &mut JobLook) -> Result<(), AmqpError> {
-        let Some((_, totals)) = job.state.end.as_ref().filter(|_| !job.state.removed) else { return Ok(()) };
+    /// What failed may have been told only when the job ended, and nobody leads it any more.
+    fn is_to_be_recalled(&self, job: &JobLook) -> bool {
+        let Some((_, totals)) = job.state.end.as_ref().filter(|_| !job.state.removed) else { return false };
         let knows = job.progress.as_ref().is_some_and(|progress| !progress.failures.is_empty());
-        if knows || totals.failed == 0 || totals.found > RECALLED_ENTRIES {
-            return Ok(());
-        }
+        let is_small = totals.found <= RECALLED_ENTRIES;
+        !knows && is_small && totals.failed > 0 && !self.recalled.contains(&job.state.spec.id)
+    }
+
+    /// A job's reports are read, once, one job a look: without them the rest is shown all the same.
+    fn recall(&mut self, job: &mut JobLook) {
+        let Some((_, totals)) = job.state.end.as_ref() else { return };
         let (id, board) = (job.state.spec.id, Arc::new(Board::new(Box::new(|_| {}))));
-        replay(&self.config, id, Arc::clone(&board))?;
+        self.recalled.insert(id);
+        if let Err(error) = replay(&self.config, id, Arc::clone(&board)) {
+            tracing::debug!(job = %id, %error, "its reports cannot be read");
+            return;
+        }
         let elapsed_ms = job.progress.as_ref().map_or(0, |progress| progress.elapsed_ms);
         let failures = board.latest_failures(FAILURES);
         let notes = job.progress.take().map(|progress| progress.notes).unwrap_or_default();
         let progress = JobProgress { job: id, totals: *totals, walk_over: true, elapsed_ms, notes, failures };
         job.progress = Some(progress);
-        Ok(())
     }
 
     fn steer(&mut self, job: JobId, deed: &Deed) -> Result<String, Refused> {
@@ -200,6 +232,22 @@ impl Fleet {
             _ => Err(Refused::Away(format!("{shown} does not answer"))),
         }
     }
+}
+
+/// A job that was not over at the look before took until now, where nobody said how long.
+fn time(job: &mut JobLook, before: &[JobLook]) {
+    let id = job.state.spec.id;
+    let Some((_, totals)) = job.state.end.as_ref() else { return };
+    let was_over = before.iter().any(|old| old.state.spec.id == id && old.state.is_over());
+    if was_over || job.progress.as_ref().is_some_and(|progress| progress.elapsed_ms > 0) {
+        return;
+    }
+    let submitted = job.state.spec.submitted;
+    let since = u64::try_from(submitted.sec).unwrap_or(0).saturating_mul(1000);
+    let elapsed_ms = unix_ms().saturating_sub(since.saturating_add(u64::from(submitted.ns) / 1_000_000));
+    let (notes, failures) = (Vec::new(), Vec::new());
+    let new = JobProgress { job: id, totals: *totals, walk_over: true, elapsed_ms, notes, failures };
+    job.progress.get_or_insert(new).elapsed_ms = elapsed_ms;
 }
 
 /// A glob that means this name alone.

@@ -2,6 +2,7 @@
 //!
 //! Invariant: its size does not grow with the fleet's work: lists are cut, and say so.
 
+use super::lost::Lost;
 use super::source::Seen;
 use crate::model::JobId;
 use crate::model::latency::{Call, Histogram};
@@ -18,7 +19,7 @@ const WINDOW: Duration = Duration::from_secs(20);
 /// Actors that are shown, those first that have been at it longest.
 const ACTIVE_SHOWN: usize = 40;
 /// Calls that are shown, the slowest first.
-const CALLS_SHOWN: usize = 30;
+const CALLS_SHOWN: usize = 8;
 
 /// What happened a second, at a time.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -49,6 +50,7 @@ pub struct History {
     samples: VecDeque<Sample>,
     jobs: HashMap<JobId, VecDeque<Mark>>,
     at: Option<Instant>,
+    lost: Lost,
 }
 
 fn round(n: f64) -> f64 {
@@ -64,23 +66,24 @@ pub fn unix_ms() -> u64 {
 fn mark_of(job: &JobLook, at: Instant) -> Option<Mark> {
     let sealed = || job.state.end.as_ref().map(|(_, totals)| *totals);
     let totals = job.progress.as_ref().map(|progress| progress.totals).or_else(sealed)?;
-    Some(Mark { at, done: totals.done(), bytes: totals.bytes_copied + totals.bytes_read })
+    Some(Mark { at, done: totals.done(), bytes: totals.bytes_copied.saturating_add(totals.bytes_read) })
 }
 
 impl History {
     /// Takes a look into it.
     pub fn take_in(&mut self, look: &Look) {
         let now = look.at;
+        self.lost.take_in(look);
         let seconds = self.at.map(|at| now.saturating_duration_since(at).as_secs_f64());
-        let (mut entries, mut bytes) = (0, 0);
+        let (mut entries, mut bytes) = (0u64, 0u64);
         let mut jobs = std::mem::take(&mut self.jobs);
         for job in &look.jobs {
             let mut marks = jobs.remove(&job.state.spec.id).unwrap_or_default();
             if let Some(mark) = mark_of(job, now) {
                 // Of a job that is new nobody knows since when it did what it did.
                 if let Some(last) = marks.back() {
-                    entries += mark.done.saturating_sub(last.done);
-                    bytes += mark.bytes.saturating_sub(last.bytes);
+                    entries = entries.saturating_add(mark.done.saturating_sub(last.done));
+                    bytes = bytes.saturating_add(mark.bytes.saturating_sub(last.bytes));
                 }
                 marks.push_back(mark);
             }
@@ -122,6 +125,7 @@ impl History {
             }
         }
         state["sample"] = self.samples.back().map_or(Value::Null, |sample| sample.json());
+        state["lost"] = self.lost.json(seen.look.at);
         state["active"] = active_json(seen);
         state["active_total"] = seen.active.len().into();
         state["calls"] = calls_json(seen);
@@ -155,7 +159,11 @@ fn calls_json(seen: &Seen) -> Value {
     for (call, times) in seen.latencies.iter().flat_map(|(_, of)| of.calls.iter().map(|(c, t)| ((of.job, *c), t))) {
         sums.entry(call).or_default().add(times);
     }
+    let is_over = |id| seen.look.jobs.iter().any(|job| job.state.spec.id == id && job.state.is_over());
+    let is_any_under_way = seen.look.jobs.iter().any(|job| !job.state.is_over());
     let mut all: Vec<_> = sums.into_iter().filter(|(_, times)| times.count() > 0).collect();
+    // Those of jobs that are over matter no more while another is under way.
+    all.retain(|((job, _), _)| !is_any_under_way || !is_over(*job));
     let p99 = |times: &Histogram| times.quantile_seconds(0.99).unwrap_or(0.0);
     all.sort_by(|(_, a), (_, b)| p99(b).total_cmp(&p99(a)).then(b.sum_ns.cmp(&a.sum_ns)));
     let one = |((job, call), times): ((JobId, Call), Histogram)| {

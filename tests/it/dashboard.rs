@@ -264,6 +264,21 @@ fn hostile_names_are_shown_and_do_nothing_and_what_failed_is_tried_again_by_a_bu
 }
 
 #[test]
+fn a_worker_that_is_killed_is_not_forgotten() {
+    let host = Host::new("dash-lost");
+    let dashboard = Dashboard::start(&host.url, None, &[]);
+    let (alpha, _beta) = (host.worker("alpha"), host.worker("beta"));
+    until("both workers", || dashboard.state()["nodes"].as_array().is_some_and(|nodes| nodes.len() == 2));
+    assert_eq!(dashboard.state()["lost"], json!([]));
+    alpha.kill();
+    until("the loss", || dashboard.state()["lost"][0]["node"] == "alpha");
+    let state = dashboard.state();
+    assert_eq!((&state["lost"][0]["state"], &state["nodes"][0]["node"]), (&json!("lost"), &json!("beta")), "{state}");
+    let _alpha = host.worker("alpha");
+    until("its return", || dashboard.state()["lost"] == json!([]));
+}
+
+#[test]
 fn who_may_not_act_changes_nothing() {
     let host = Host::new("dash-refused");
     let s = Scratch::new();

@@ -79,6 +79,7 @@
   }
   function brief(seconds) {
     if (seconds == null) return '–';
+    if (seconds < 1e-6) return '< 1 µs';
     if (seconds < 0.001) return (seconds * 1e6).toPrecision(3) + ' µs';
     if (seconds < 1) return (seconds * 1e3).toPrecision(3) + ' ms';
     return seconds.toPrecision(3) + ' s';
@@ -170,7 +171,7 @@
     show(p.errors, errors.length > 0);
     const all = Math.max(total(job, 'failed'), errors.length);
     say(p.caption, count(all) + ' failed' + (all > errors.length ? '; these are the last ' + errors.length : ''));
-    list(p.rows, errors, (error) => error.path + '\n' + error.operation + '\n' + error.error, () => make('tr', {}, make('td', { class: 'path' }), make('td'), make('td')), (row, error) => {
+    list(p.rows, errors, (error) => error.path + '\n' + error.operation + '\n' + error.error, () => make('tr', {}, make('td', { class: 'path' }), make('td', { class: 'while' }), make('td')), (row, error) => {
       say(row.children[0], error.path || '.');
       say(row.children[1], error.operation);
       say(row.children[2], error.error);
@@ -275,7 +276,7 @@
   // Roles are said: on a phone its rows are no table any more for the eye.
   function buildNode() {
     const cell = (names, props, ...inside) => make('td', { role: 'cell', class: names, ...props }, ...inside);
-    const parts = { name: make('span'), why: make('div'), state: make('span', { class: 'pill' }), load: cell('num wide', {}), memory: cell('num wide', {}), acts: cell('acts', {}) };
+    const parts = { name: make('span'), why: make('div'), state: make('span', { class: 'pill' }), load: cell('num', { 'data-label': 'Load' }), memory: cell('num', { 'data-label': 'Memory' }), acts: cell('acts', {}) };
     for (const kind of ['dirs', 'files']) parts[kind] = { text: make('span', { class: 'nowrap' }), step: make('span', { class: 'step' }) };
     const row = make('tr', { role: 'row' }, make('th', { role: 'rowheader', scope: 'row' }, parts.name, parts.why), cell('state', {}, parts.state),
       cell('', { 'data-label': 'Dir actors' }, parts.dirs.text, parts.dirs.step), cell('', { 'data-label': 'File actors' }, parts.files.text, parts.files.step),
@@ -298,27 +299,29 @@
     const p = row.parts;
     say(p.name, node.node);
     say(p.state, node.state);
-    dress(p.state, 'pill ' + ({ works: 'good', paused: 'warn', stopping: 'warn' }[node.state] || 'plain'));
+    dress(p.state, 'pill ' + ({ works: 'good', paused: 'warn', stopping: 'warn', lost: 'bad' }[node.state] || 'plain'));
     for (const kind of ['dirs', 'files']) {
-      say(p[kind].text, node.stranger ? '–' : node.busy[kind] + ' of ' + node.actors[kind] + ' busy');
-      list(p[kind].step, isUnlocked() && !node.stranger ? steps(node, kind) : [], (action) => action.action, button, () => {});
+      say(p[kind].text, node.stranger || node.lost ? '–' : node.busy[kind] + ' of ' + node.actors[kind] + ' busy');
+      list(p[kind].step, isUnlocked() && !node.stranger && !node.lost ? steps(node, kind) : [], (action) => action.action, button, () => {});
     }
     say(p.load, node.load == null ? '–' : node.load.toFixed(2));
     say(p.memory, bytes(node.rss_bytes));
-    const why = node.stranger ? [node.stranger] : node.jobs.flatMap((job) => [
+    const why = node.stranger ? [node.stranger] : node.lost ? [node.lost] : node.jobs.flatMap((job) => [
       job.leads ? 'leads ' + job.job : null, job.refused ? 'takes no part in ' + job.job + ': ' + job.refused : null,
     ]).filter(Boolean);
     if (node.blocked) why.push('the broker takes nothing from it');
     list(p.why, why, (text) => text, () => make('span'), (span, text) => dress(say(span, text), 'why' + (/^leads/.test(text) ? '' : ' bad')));
-    list(p.acts, isUnlocked() && !node.stranger ? nodeActions(node) : [], (action) => action.action, button, () => {});
+    list(p.acts, isUnlocked() && !node.stranger && !node.lost ? nodeActions(node) : [], (action) => action.action, button, () => {});
   }
   function drawNodes() {
     const strangers = (now.strangers || []).map((s) => ({ node: s.node, state: 'not understood', stranger: 'treehaul ' + s.version + ' ' + s.why, jobs: [] }));
-    const rows = [...now.nodes, ...strangers];
+    const lost = now.lost.map((one) => ({ ...one, lost: 'last seen ' + lasting(one.seen_seconds_ago) + ' ago, at ' + new Date(one.seen_unix_ms).toLocaleTimeString('en-GB') + '; it did not say that it stops', jobs: [] }));
+    const there = now.nodes.length + strangers.length;
+    const rows = [...now.nodes, ...strangers, ...lost];
     dress(byId('nodes'), rows.length ? '' : 'empty');
-    list(byId('nodes').tBodies[0], rows, (node) => node.node + (node.pid || ''), buildNode, fillNode);
+    list(byId('nodes').tBodies[0], rows, (node) => node.node + (node.lost ? ' lost' : node.pid || ''), buildNode, fillNode);
     const silent = now.silent ? '; ' + now.silent + ' more did not answer in time' : '';
-    say(byId('nodes').caption, rows.length ? rows.length + (rows.length === 1 ? ' node' : ' nodes') + silent : 'No worker is there' + silent + '.');
+    say(byId('nodes').caption, there || lost.length ? there + (there === 1 ? ' node' : ' nodes') + (lost.length ? ', ' + lost.length + ' lost' : '') + silent : 'No worker is there' + silent + '.');
   }
   function drawActive() {
     const table = byId('active');
@@ -332,15 +335,22 @@
       say(row.children[3], one.path || '.');
     });
   }
+  const atMost = (seconds) => (seconds == null || seconds < 1e-6 ? '' : '< ') + brief(seconds);
+  function callRow() {
+    const row = cells('th', 'num', 'num', 'num wide', 'num')();
+    row.firstChild.append(make('span'), make('code', { class: 'why' }));
+    return row;
+  }
   function drawCalls() {
     const table = byId('calls');
     dress(table, now.calls.length ? '' : 'empty');
     const several = new Set(now.calls.map((call) => call.job)).size > 1;
     say(table.caption, now.calls.length ? 'On filesystems, since the workers began' : 'No call has been timed.');
-    list(table.tBodies[0], now.calls, (call) => call.job + call.call, cells('th', 'num', 'num', 'num wide', 'num'), (row, call) => {
-      say(row.children[0], call.call + (several ? ' (' + call.job.slice(0, 6) + ')' : ''));
-      say(row.children[1], '< ' + brief(call.p50_seconds));
-      say(row.children[2], '< ' + brief(call.p99_seconds));
+    list(table.tBodies[0], now.calls, (call) => call.job + call.call, callRow, (row, call) => {
+      say(row.children[0].firstChild, call.call);
+      say(row.children[0].lastChild, several ? call.job : '');
+      say(row.children[1], atMost(call.p50_seconds));
+      say(row.children[2], atMost(call.p99_seconds));
       say(row.children[3], brief(call.mean_seconds));
       say(row.children[4], short(call.count));
     });
