@@ -108,7 +108,7 @@ mod tests {
 
     fn look(at: Instant, nodes: &[(&str, bool)], silent: u32) -> Look {
         let nodes = nodes.iter().map(|(name, stopping)| ((*name).to_owned(), node(*stopping))).collect();
-        Look { at, jobs: Vec::new(), nodes, answers: Answers { silent, ..Answers::default() } }
+        Look { at, jobs: Vec::new(), gone: Vec::new(), nodes, answers: Answers { silent, ..Answers::default() } }
     }
 
     fn names(lost: &Lost, now: Instant) -> Vec<String> {

@@ -273,7 +273,7 @@ mod tests {
                 return Err("away".to_owned());
             }
             let (jobs, nodes) = (Vec::new(), Vec::new());
-            let look = Look { at: Instant::now(), jobs, nodes, answers: Default::default() };
+            let look = Look { at: Instant::now(), jobs, gone: Vec::new(), nodes, answers: Default::default() };
             Ok(Seen { look, active: Vec::new(), latencies: Vec::new() })
         }
 
