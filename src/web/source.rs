@@ -1,7 +1,7 @@
 //! Where a page has its figures from: a fleet behind a broker, or the job of this process.
 
 use super::state::unix_ms;
-use crate::broker::amqp::{AmqpConfig, AmqpError, Answers, Office, replay};
+use crate::broker::amqp::{AmqpConfig, AmqpError, Answers, JobState, Office, replay};
 use crate::model::filter::NameGlobs;
 use crate::model::fleet::{Activity, Answer, JobLatencies, JobProgress, Order};
 use crate::model::{JobId, escaped};
@@ -177,6 +177,13 @@ impl Fleet {
         }
         self.before = look.jobs.iter().filter(|job| !job.state.removed).cloned().collect();
         look.jobs.extend(self.ended.iter().cloned());
+        // Some began and ended unseen.
+        let is_shown = |look: &Look, state: &JobState| look.jobs.iter().any(|job| job.state.spec.id == state.spec.id);
+        let unseen: Vec<JobState> = look.gone.iter().filter(|state| !is_shown(look, state)).cloned().collect();
+        let newest = unseen.len().saturating_sub(ENDED_KEPT.saturating_sub(self.ended.len()));
+        for state in unseen.into_iter().skip(newest) {
+            look.jobs.push(JobLook { state, progress: None, queues: Vec::new(), unsettled: 0, leader: None });
+        }
         Ok(())
     }
 
