@@ -370,8 +370,13 @@ fn two_jobs_on_one_target_do_not_take_each_others_working_files() {
     // The same source twice, at the same time, into the same place.
     std::thread::scope(|scope| {
         for _ in 0..2 {
-            scope.spawn(|| assert_eq!(copy([&s.join("a"), &one]).code, 0));
-            scope.spawn(|| assert_eq!(copy([&s.join("b"), &two]).code, 0));
+            for (source, root) in [("a", &one), ("b", &two)] {
+                let source = s.join(source);
+                scope.spawn(move || {
+                    let ran = copy([&source, root]);
+                    assert_eq!(ran.code, 0, "{}", ran.stderr);
+                });
+            }
         }
     });
     for (source, root) in [(s.join("a"), &one), (s.join("b"), &two)] {
