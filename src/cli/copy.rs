@@ -3,6 +3,7 @@
 use super::filter::FilterArgs;
 use super::job::{ChunkArgs, FidelityArgs, JobArgs, Order, WriteArgs};
 use super::load::LoadArgs;
+use super::lustre::LustreArgs;
 use super::since::SinceArgs;
 use crate::exit_code::ExitCode;
 use crate::model::Policy;
@@ -19,6 +20,8 @@ pub struct CopyingArgs {
     fidelity: FidelityArgs,
     #[command(flatten)]
     load: LoadArgs,
+    #[command(flatten)]
+    lustre: LustreArgs,
     #[command(flatten)]
     since: SinceArgs,
     /// Change nothing; print what would be done, a line an entry
@@ -39,6 +42,7 @@ impl CopyingArgs {
         self.write.apply(&mut policy);
         self.chunks.apply(&mut policy);
         self.fidelity.apply(&mut policy);
+        self.lustre.apply(&mut policy)?;
         self.filter.apply(&mut policy)?;
         Ok(Order { files: self.filter.files_from()?, since: Some(self.since), ..Order::new(pass, policy) })
     }

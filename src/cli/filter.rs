@@ -66,6 +66,15 @@ struct Options {
     /// Do not enter directories on other filesystems than the source's root; they are made
     #[arg(short = 'x', long)]
     one_file_system: bool,
+    /// Lustre: only files with data on this OST; may be given several times
+    #[arg(long, value_name = "N")]
+    on_ost: Vec<u32>,
+    /// Lustre: only what lies on this MDT, but for directories; may be given several times
+    #[arg(long, value_name = "N")]
+    on_mdt: Vec<u32>,
+    /// Lustre: only files in this pool; may be given several times
+    #[arg(long, value_name = "NAME")]
+    pool: Vec<String>,
     /// Only the paths in this file, or - for stdin, one a line, relative to the source; directories with all in them
     #[arg(long, value_name = "FILE")]
     files_from: Option<OsString>,
@@ -151,6 +160,9 @@ impl FilterArgs {
             kinds: o.types.as_deref().map(parse_kinds).transpose().context("--type")?,
             max_depth: o.max_depth,
             one_file_system: o.one_file_system,
+            on_osts: o.on_ost.clone(),
+            on_mdts: o.on_mdt.clone(),
+            pools: o.pool.clone(),
         };
         if let (Some(min), Some(max)) = (filter.min_size, filter.max_size) {
             anyhow::ensure!(min <= max, "--min-size is more than --max-size: no file is both");

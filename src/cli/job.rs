@@ -21,7 +21,7 @@ use crate::node::{self, Ended, Live, NodeError, PoolSizes, Prepared, Stats};
 use crate::pass::{Access, Pass, PassRow};
 use crate::telemetry::{self, Board, Meters, Sink, Told};
 use anyhow::Context;
-use clap::Args;
+use clap::{Args, ValueEnum};
 use std::ffi::OsString;
 use std::io::IsTerminal;
 use std::os::unix::fs::MetadataExt;
@@ -110,6 +110,9 @@ pub struct FidelityArgs {
     /// Take each name of an inode for a file of its own
     #[arg(long)]
     no_hard_links: bool,
+    /// Leave quota projects alone
+    #[arg(long)]
+    no_projects: bool,
     /// Leave out fifos, sockets and devices
     #[arg(long)]
     no_specials: bool,
@@ -124,6 +127,7 @@ impl FidelityArgs {
         policy.xattrs = !self.no_xattrs;
         policy.acls = !self.no_acls;
         policy.hard_links = !self.no_hard_links;
+        policy.projects = !self.no_projects;
         policy.specials = !self.no_specials;
     }
 }
@@ -140,6 +144,9 @@ pub struct WriteArgs {
     /// Write holes as zeros
     #[arg(long)]
     no_holes: bool,
+    /// Wait for stable storage: files (each before it gets its name, and all names at the end), none
+    #[arg(long, value_name = "files|none", default_value = "none", hide_possible_values = true)]
+    fsync: Fsync,
 }
 
 impl WriteArgs {
@@ -148,7 +155,15 @@ impl WriteArgs {
         policy.checksum = self.checksum;
         policy.direct = self.direct;
         policy.holes = !self.no_holes;
+        policy.fsync = self.fsync == Fsync::Files;
     }
+}
+
+/// What is waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Fsync {
+    Files,
+    None,
 }
 
 /// How large files are cut up.

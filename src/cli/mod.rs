@@ -20,6 +20,7 @@ mod key;
 mod latency;
 mod load;
 mod log;
+mod lustre;
 mod nodes;
 mod progress;
 mod reach;

@@ -245,7 +245,7 @@ pub fn trouble(f: &Finished<'_>) -> String {
     out
 }
 
-fn losses(t: &Totals) -> [(u64, &'static str); 6] {
+fn losses(t: &Totals) -> [(u64, &'static str); 9] {
     [
         (t.lost_owner, "owner or group (only root may set them)"),
         (t.lost_mode, "setuid or other permission bits"),
@@ -253,5 +253,8 @@ fn losses(t: &Totals) -> [(u64, &'static str); 6] {
         (t.lost_xattrs, "extended attributes"),
         (t.lost_acls, "ACLs"),
         (t.lost_hard_links, "hard links (separate files instead)"),
+        (t.lost_projects, "quota projects"),
+        (t.lost_layouts, "layouts (the target chose its own)"),
+        (t.lost_pools, "pools of layouts (the target has none of that name)"),
     ]
 }

@@ -23,7 +23,9 @@ pub mod posix;
 pub mod synth;
 
 use crate::model::fleet::Space;
-use crate::model::{Kind, Metadata, Operation, RelPath, RootIdentity, Timestamp, task::Entry};
+use crate::model::{
+    Kind, Layout, Metadata, Operation, Project, RelPath, RootIdentity, Servers, Timestamp, task::Entry,
+};
 use std::any::Any;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
@@ -102,6 +104,8 @@ pub struct Traits {
     pub time_range: (Timestamp, Timestamp),
     /// Nothing is stored (`null://`): what is written cannot be seen again.
     pub forgets: bool,
+    /// Quota projects are kept.
+    pub projects: bool,
 }
 
 impl Traits {
@@ -114,7 +118,12 @@ impl Traits {
 impl Default for Traits {
     fn default() -> Self {
         let far = Timestamp { sec: i64::MAX, ns: 999_999_999 };
-        Traits { time_granularity_ns: 1, time_range: (Timestamp { sec: i64::MIN, ns: 0 }, far), forgets: false }
+        Traits {
+            time_granularity_ns: 1,
+            time_range: (Timestamp { sec: i64::MIN, ns: 0 }, far),
+            forgets: false,
+            projects: false,
+        }
     }
 }
 
@@ -154,6 +163,22 @@ pub trait Filesystem: Send + Sync {
         None
     }
 
+    /// What a filesystem of several servers is made of, asked now; none of others.
+    fn servers(&self) -> Option<Servers> {
+        None
+    }
+
+    /// Waits until everything that was done before, from any node, is on stable storage. What was written to files
+    /// that nobody synced need not be. `scratch` is a directory of this filesystem in which things may be made for it;
+    /// they are gone afterwards.
+    ///
+    /// # Errors
+    /// The system's: nothing can be said then.
+    fn barrier(&self, scratch: &dyn Dir) -> Result<()> {
+        let _ = scratch;
+        Ok(())
+    }
+
     /// Bytes of data a second that this node may move at most; none is no limit.
     fn bytes_per_second(&self) -> Option<u64> {
         None
@@ -165,6 +190,9 @@ pub trait Filesystem: Send + Sync {
 pub enum New<'a> {
     /// An empty regular file.
     File,
+    /// As [`File`](New::File), striped like this; where that cannot be done, the filesystem decides, and
+    /// [`NewEntry::has_layout`] tells.
+    LaidOut(&'a Layout),
     /// A symbolic link to this target.
     Symlink(&'a [u8]),
     /// A fifo, socket or device node with this device number.
@@ -287,8 +315,8 @@ pub trait Dir: Send + Sync {
     ///
     /// # Errors
     /// `EOPNOTSUPP`, if the adapter has no part files.
-    fn make_part(&self, name: &[u8], size: u64) -> Result<Box<dyn PartFile>> {
-        let _ = (name, size);
+    fn make_part(&self, name: &[u8], size: u64, layout: Option<&Layout>) -> Result<Box<dyn PartFile>> {
+        let _ = (name, size, layout);
         Err(FsError { operation: Operation::Create, errno: libc::EOPNOTSUPP })
     }
 
@@ -306,8 +334,44 @@ pub trait Dir: Send + Sync {
     /// dies. None if somebody else's lock is in the way.
     fn lock(&self, exclusive: bool) -> Result<Option<Box<dyn Send + Sync>>>;
 
+    /// Quota project of a child; the directory's own for the empty name. None where that cannot be told.
+    fn project(&self, name: &[u8]) -> Result<Option<Project>> {
+        let _ = name;
+        Ok(None)
+    }
+
+    /// Where things lie, and telling it where to put them, if there are several servers.
+    fn placing(&self) -> Option<&dyn Placing> {
+        None
+    }
+
     /// The adapter's own type, for calls on two directories.
     fn as_any(&self) -> &dyn Any;
+}
+
+/// A directory on several servers: where things lie, and where they shall go. Lustre.
+pub trait Placing: Send + Sync {
+    /// Makes a directory as [`Dir::make_dir`] does, on the first of these MDTs that takes it. Where it lies then, also
+    /// if it was there before.
+    ///
+    /// # Errors
+    /// As [`Dir::make_dir`]; of the last MDT, if none takes it.
+    fn make_dir_on(&self, name: &[u8], mdts: &[u32]) -> Result<(Made, u32)>;
+
+    /// The MDT of the directory itself.
+    fn mdt(&self) -> Result<u32>;
+
+    /// The MDT of a child; of what cannot be opened, its directory's.
+    fn mdt_of(&self, name: &[u8]) -> Result<u32>;
+
+    /// How a regular file is striped; none if it has no layout yet.
+    fn layout(&self, name: &[u8]) -> Result<Option<Layout>>;
+
+    /// The directory's own default layout; none if it has none of its own.
+    fn default_layout(&self) -> Result<Option<Layout>>;
+
+    /// Sets the directory's default layout, or removes it.
+    fn set_default_layout(&self, layout: Option<&Layout>) -> Result<()>;
 }
 
 /// A regular file open for reading.
@@ -333,6 +397,16 @@ pub trait SourceFile: Send + Sync {
     /// read comes from the medium. Does nothing where there is no such cache.
     fn drop_cache(&self, offset: u64, bytes: u64) -> Result<()>;
 
+    /// How it is striped; none if it is on one server, or has no data yet.
+    fn layout(&self) -> Result<Option<Layout>> {
+        Ok(None)
+    }
+
+    /// Its quota project; none where that cannot be told.
+    fn project(&self) -> Result<Option<Project>> {
+        Ok(None)
+    }
+
     /// The kernel's descriptor, where there is one, for copying inside the kernel.
     fn descriptor(&self) -> Option<BorrowedFd<'_>> {
         None
@@ -355,6 +429,14 @@ pub trait Edit {
     fn set_xattr(&self, name: &[u8], value: &[u8]) -> Result<()>;
     /// Removes one extended attribute; an absent one is no error.
     fn remove_xattr(&self, name: &[u8]) -> Result<()>;
+    /// Sets the quota project.
+    ///
+    /// # Errors
+    /// `EOPNOTSUPP` where there are none.
+    fn set_project(&self, project: Project) -> Result<()> {
+        let _ = project;
+        Err(FsError { operation: Operation::SetProject, errno: libc::EOPNOTSUPP })
+    }
 }
 
 /// An entry that is being made. Dropped before [`publish`](NewEntry::publish), it leaves nothing.
@@ -364,6 +446,14 @@ pub trait NewEntry: Edit {
     fn share_with(&mut self, _source: &dyn SourceFile) -> bool {
         false
     }
+
+    /// Was it made with the layout that was asked for?
+    fn has_layout(&self) -> bool {
+        true
+    }
+
+    /// Waits until contents and attributes are on stable storage.
+    fn sync(&mut self) -> Result<()>;
 
     /// Is the owner already this one, so that setting it can be left out?
     fn is_owned_by(&self, uid: u32, gid: u32) -> bool;
@@ -413,6 +503,11 @@ pub trait PartFile: Edit {
 
     /// The checked close: errors that the system held back come out here. The handle and its locks stay.
     fn seal(&self) -> Result<()>;
+
+    /// Was it made with the layout that was asked for?
+    fn has_layout(&self) -> bool {
+        true
+    }
 
     /// Waits until what was written is on stable storage.
     fn sync(&self) -> Result<()>;

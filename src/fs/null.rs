@@ -200,13 +200,13 @@ impl Dir for NullDir {
     fn create(&self, name: &[u8], what: New<'_>, _direct: bool) -> Result<Box<dyn NewEntry>> {
         self.0.ask();
         let (kind, operation) = match what {
-            New::File => (Kind::File, Operation::Create),
+            New::File | New::LaidOut(_) => (Kind::File, Operation::Create),
             New::Symlink(_) => (Kind::Symlink, Operation::MakeSymlink),
             New::Node(kind, _) => (kind, Operation::MakeNode),
         };
         checked(name, operation)?;
         match what {
-            New::File => {}
+            New::File | New::LaidOut(_) => {}
             New::Symlink(to) => {
                 ensure(!to.is_empty(), operation, libc::ENOENT)?;
                 ensure(to.len() <= MAX_SYMLINK_BYTES, operation, libc::ENAMETOOLONG)?;
@@ -359,6 +359,10 @@ impl Edit for NullEntry {
 }
 
 impl NewEntry for NullEntry {
+    fn sync(&mut self) -> Result<()> {
+        Ok(())
+    }
+
     fn is_owned_by(&self, _uid: u32, _gid: u32) -> bool {
         false
     }

@@ -100,6 +100,15 @@ impl Metadata {
     }
 }
 
+/// The quota project that an entry belongs to (`FS_IOC_FSGETXATTR`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Project {
+    /// Its number; 0 is none.
+    pub id: u32,
+    /// A directory hands it down to what is made in it.
+    pub inherit: bool,
+}
+
 #[cfg(test)]
 mod tests {
     use super::Timestamp;

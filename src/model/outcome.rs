@@ -91,6 +91,16 @@ totals! {
     lost_acls,
     /// Groups of hard links that became separate files.
     lost_hard_links,
+    /// Quota projects that could not be kept.
+    lost_projects,
+    /// Layouts that the target would not take, of files and directories; it chose by itself.
+    lost_layouts,
+    /// Pools in layouts that the target has not.
+    lost_pools,
+    /// Directories on another MDT than the policy meant for them.
+    misplaced,
+    /// Files whose data are only in an archive, left out (`--hsm skip`). They are in `filtered`, too.
+    released,
 }
 
 impl Totals {
@@ -162,6 +172,12 @@ operations! {
     SetMode = "set mode",
     SetTimes = "set times",
     SetXattr = "set xattr",
+    GetProject = "get project",
+    SetProject = "set project",
+    GetLayout = "get layout",
+    SetLayout = "set layout",
+    GetMdt = "get MDT",
+    Recall = "recall",
     RemoveXattr = "remove xattr",
     Close = "close",
     Link = "link",
@@ -343,6 +359,8 @@ pub struct Report {
     pub evidence: Option<Box<Evidence>>,
     /// Directories that took long.
     pub slow: Vec<Slow>,
+    /// Directories that were placed by policy: MDT, how many; by MDT.
+    pub placed: Vec<(u32, u64)>,
     /// The whole job cannot go on, and why.
     pub abort: Option<String>,
 }
@@ -364,6 +382,14 @@ impl Report {
         self.failures.push(failure);
     }
 
+    /// Counts directories that lie on an MDT because of the policy.
+    pub fn place(&mut self, mdt: u32, directories: u64) {
+        match self.placed.binary_search_by_key(&mdt, |(mdt, _)| *mdt) {
+            Ok(at) => self.placed[at].1 = self.placed[at].1.saturating_add(directories),
+            Err(at) => self.placed.insert(at, (mdt, directories)),
+        }
+    }
+
     /// Adds another task's.
     pub fn add(&mut self, more: Report) {
         self.totals.add(&more.totals);
@@ -374,6 +400,9 @@ impl Report {
             let mut slowest = Slowest::of(slow::TOLD);
             self.slow.drain(..).for_each(|slow| slowest.add(slow));
             self.slow = slowest.into_list();
+        }
+        for (mdt, directories) in more.placed {
+            self.place(mdt, directories);
         }
         match (&mut self.evidence, more.evidence) {
             (Some(all), Some(more)) => all.add(*more),

@@ -1,6 +1,6 @@
 //! What a copy keeps and how it decides: the part of a job that the user chooses.
 
-use super::{Filter, Timestamp};
+use super::{Filter, LustrePolicy, Timestamp};
 use serde::{Deserialize, Serialize};
 
 /// What is kept and compared. Everything is on by default; each part can be switched off.
@@ -24,6 +24,10 @@ pub struct Policy {
     pub holes: bool,
     /// Fifos, sockets and device nodes.
     pub specials: bool,
+    /// Quota projects, where both sides have them.
+    pub projects: bool,
+    /// Each file is on stable storage before it gets its name, and everything before the job is over.
+    pub fsync: bool,
     /// Compare contents instead of trusting size and mtime.
     pub checksum: bool,
     /// Write new files under their final names instead of aside.
@@ -42,6 +46,8 @@ pub struct Policy {
     pub limits: Limits,
     /// What is verified beyond attributes.
     pub verify: VerifyPolicy,
+    /// What is asked of Lustre.
+    pub lustre: LustrePolicy,
 }
 
 /// What only the target has, and what becomes of it.
@@ -123,6 +129,8 @@ impl Default for Policy {
             hard_links: true,
             holes: true,
             specials: true,
+            projects: true,
+            fsync: false,
             checksum: false,
             direct: false,
             dry_run: false,
@@ -132,6 +140,7 @@ impl Default for Policy {
             chunks: ChunkPolicy::default(),
             limits: Limits::default(),
             verify: VerifyPolicy::default(),
+            lustre: LustrePolicy::default(),
         }
     }
 }

@@ -14,7 +14,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 /// Every message starts with it.
 pub(super) const MAGIC: [u8; 2] = *b"th";
 /// Raised with every change that an older worker would misread.
-pub(super) const WIRE_VERSION: u8 = 4;
+pub(super) const WIRE_VERSION: u8 = 5;
 /// Magic, version, kind, and when it expires: seconds since 1970, little-endian.
 const HEAD_BYTES: usize = 12;
 /// The keyed hash behind the head.

@@ -195,7 +195,7 @@ pub(super) fn lists_bytes(report: &Report) -> usize {
     let findings: usize =
         report.findings.iter().map(|f| 96 + f.path.len() + f.what.len() + f.expected.len() + f.found.len()).sum();
     let slow: usize = report.slow.iter().map(|s| 48 + s.directory.len()).sum();
-    failures + findings + slow + report.evidence.as_ref().map_or(0, |e| 160 * e.marks.len())
+    failures + findings + slow + 12 * report.placed.len() + report.evidence.as_ref().map_or(0, |e| 160 * e.marks.len())
 }
 
 /// Takes the lists out of a report; the totals and sums stay.
@@ -207,6 +207,7 @@ fn take_lists(report: &mut Report) -> Report {
         failures: std::mem::take(&mut report.failures),
         findings: std::mem::take(&mut report.findings),
         slow: std::mem::take(&mut report.slow),
+        placed: std::mem::take(&mut report.placed),
         evidence,
         abort: None,
     }

@@ -80,6 +80,9 @@ fn attributes(list: &mut Settings, policy: &Policy) {
         chunks: _,
         limits: _,
         verify: _,
+        lustre: _,
+        projects,
+        fsync,
     } = policy;
     let usual = Policy::default();
     list.flag("Dry run: only say what would be done", *dry_run, usual.dry_run);
@@ -91,6 +94,8 @@ fn attributes(list: &mut Settings, policy: &Policy) {
     list.kept("Hard links", *hard_links, usual.hard_links);
     list.kept("Holes in files", *holes, usual.holes);
     list.kept("Fifos, sockets and devices", *specials, usual.specials);
+    list.kept("Quota projects", *projects, usual.projects);
+    list.flag("Everything is on stable storage in the end", *fsync, usual.fsync);
     list.flag("Contents are compared instead of size and time", *checksum, usual.checksum);
     list.flag("New files are written under their final names", *direct, usual.direct);
 }
@@ -102,8 +107,20 @@ fn size_limit(bytes: u64) -> String {
 }
 
 fn filters(list: &mut Settings, filter: &Filter) {
-    let Filter { rules, min_size, max_size, older_than, newer_than, age_by, kinds, max_depth, one_file_system } =
-        filter;
+    let Filter {
+        rules,
+        min_size,
+        max_size,
+        older_than,
+        newer_than,
+        age_by,
+        kinds,
+        max_depth,
+        one_file_system,
+        on_osts,
+        on_mdts,
+        pools,
+    } = filter;
     for rule in rules {
         let Rule { include, syntax, pattern } = rule;
         let (what, how) = (if *include { "Included" } else { "Left out" }, pattern);
@@ -128,6 +145,10 @@ fn filters(list: &mut Settings, filter: &Filter) {
     let depth = max_depth.map_or(NO_LIMIT.to_owned(), |n| counted(n.into(), "level", "levels"));
     list.put("Depth", depth, NO_LIMIT);
     list.flag("Stay on the root's filesystem", *one_file_system, false);
+    let indices = |all: &[u32]| all.iter().map(u32::to_string).collect::<Vec<_>>().join(", ");
+    list.put("OSTs", if on_osts.is_empty() { "all".to_owned() } else { indices(on_osts) }, "all");
+    list.put("MDTs", if on_mdts.is_empty() { "all".to_owned() } else { indices(on_mdts) }, "all");
+    list.put("Pools", if pools.is_empty() { "all".to_owned() } else { escaped(pools.join(", ").as_bytes()) }, "all");
 }
 
 fn kind_words(kinds: Kinds) -> String {

@@ -9,7 +9,7 @@ const SIZE: u64 = 3 << 20;
 /// Targets that have part files; the others say so.
 fn with_parts() -> Vec<Target> {
     let mut having = targets();
-    having.retain(|target| match target.root().make_part(b"probe", 1) {
+    having.retain(|target| match target.root().make_part(b"probe", 1, None) {
         Ok(_) => target.root().remove(b"probe").is_ok(),
         Err(e) => {
             assert_eq!(e.errno, libc::EOPNOTSUPP, "{}", target.adapter);
@@ -31,8 +31,8 @@ fn source() -> Bytes {
 fn ranges_written_in_any_order_by_several_handles_make_the_file() {
     for target in with_parts() {
         let (root, source) = (target.root(), source());
-        let made = root.make_part(b"part", SIZE).unwrap();
-        assert_eq!(root.make_part(b"part", SIZE).err().map(|e| e.errno), Some(libc::EEXIST));
+        let made = root.make_part(b"part", SIZE, None).unwrap();
+        assert_eq!(root.make_part(b"part", SIZE, None).err().map(|e| e.errno), Some(libc::EEXIST));
         assert_eq!(root.stat(b"part").map(|m| (m.size, m.mode)), Ok((SIZE, 0o600)));
         let heard = std::cell::Cell::new(0);
         for start in [2 << 20, 0, 1 << 20] {
@@ -54,7 +54,7 @@ fn a_source_that_ends_early_is_told() {
     for target in with_parts() {
         let mut short = source();
         short.data.truncate(1_000_000);
-        let part = target.root().make_part(b"part", SIZE).unwrap();
+        let part = target.root().make_part(b"part", SIZE, None).unwrap();
         assert_eq!(part.fill_range(&short, 0..1 << 20, false, &|_| ()), Ok(false), "{}", target.adapter);
         assert_eq!(part.fill_range(&short, 0..900_000, false, &|_| ()), Ok(true), "{}", target.adapter);
     }
@@ -64,7 +64,7 @@ fn a_source_that_ends_early_is_told() {
 fn a_locked_range_is_one_handles_alone_until_it_is_let_go() {
     for target in with_parts() {
         let root = target.root();
-        let (a, b) = (root.make_part(b"part", SIZE).unwrap(), root.open_part(b"part").unwrap());
+        let (a, b) = (root.make_part(b"part", SIZE, None).unwrap(), root.open_part(b"part").unwrap());
         let first = a.lock(0, 1 << 20, NOW).unwrap().expect("free");
         assert!(b.lock(5, 1, NOW).unwrap().is_none(), "{}", target.adapter);
         assert!(b.lock(0, 0, NOW).unwrap().is_none(), "{}", target.adapter);
@@ -89,7 +89,7 @@ fn what_is_no_part_file_is_not_opened_as_one() {
         root.edit(b"open to all").unwrap().set_mode(0o644).unwrap();
         target.put("link", New::Symlink(b"open to all"), "", false);
         target.put("fifo", FIFO, "", false);
-        drop(root.make_part(b"two names", 1).unwrap());
+        drop(root.make_part(b"two names", 1, None).unwrap());
         root.link(b"other name", &*root, b"two names", false).unwrap();
         root.make_dir(b"dir").unwrap();
         for name in [&b"open to all"[..], b"link", b"fifo", b"two names", b"dir"] {

@@ -80,7 +80,7 @@ fn anything_is_replaced_by_anything() {
                 }
                 target.put("old", what, "new", true);
                 let new = match what {
-                    New::File => file("new"),
+                    New::File | New::LaidOut(_) => file("new"),
                     New::Symlink(_) => to("beside/kept"),
                     New::Node(kind, _) => Shown::Other(kind),
                 };

@@ -10,7 +10,9 @@ use super::super::{
 };
 use super::ghost::{GHOST_INO, absent, attributes};
 use crate::model::fleet::Space;
-use crate::model::{Finding, Kind, Metadata, Operation, RelPath, RootIdentity, Timestamp, task::Entry};
+use crate::model::{
+    Finding, Kind, Metadata, Operation, Project, RelPath, RootIdentity, Servers, Timestamp, task::Entry,
+};
 use std::any::Any;
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -65,6 +67,10 @@ impl Filesystem for DryFs {
 
     fn usage(&self) -> Option<Usage> {
         self.0.as_ref().and_then(|fs| fs.usage())
+    }
+
+    fn servers(&self) -> Option<Servers> {
+        self.0.as_ref().and_then(|fs| fs.servers())
     }
 
     fn space(&self) -> Option<Space> {
@@ -171,7 +177,7 @@ impl Dir for DryDir {
 
     fn create(&self, name: &[u8], what: New<'_>, direct: bool) -> Result<Box<dyn NewEntry>> {
         let kind = match what {
-            New::File => Kind::File,
+            New::File | New::LaidOut(_) => Kind::File,
             New::Symlink(_) => Kind::Symlink,
             New::Node(kind, _) => kind,
         };
@@ -222,6 +228,10 @@ impl Dir for DryDir {
 
     fn move_to(&self, _name: &[u8], _to: &dyn Dir, _to_name: &[u8]) -> Result<Made> {
         Ok(Made::New)
+    }
+
+    fn project(&self, name: &[u8]) -> Result<Option<Project>> {
+        self.ask(Operation::GetProject, |dir| dir.project(name))
     }
 
     /// A lock that was there would be in nobody's way here, and one that was taken might be in another's.
@@ -327,6 +337,10 @@ impl Edit for DryEntry {
 }
 
 impl NewEntry for DryEntry {
+    fn sync(&mut self) -> Result<()> {
+        Ok(())
+    }
+
     fn is_owned_by(&self, _uid: u32, _gid: u32) -> bool {
         true
     }

@@ -4,7 +4,7 @@ use super::super::{
     Dir, Edit, Filesystem, FsError, Made, New, NewEntry, PartFile, Result, SourceFile, Traits, Usage, Xattrs,
 };
 use crate::model::fleet::Space;
-use crate::model::{Metadata, Operation, RelPath, RootIdentity, task::Entry};
+use crate::model::{Layout, Metadata, Operation, RelPath, RootIdentity, task::Entry};
 use std::any::Any;
 use std::sync::{Arc, Mutex};
 
@@ -167,8 +167,8 @@ impl Dir for Faulty<dyn Dir> {
         self.on(Operation::Rename, name)?.move_to(name, to, to_name)
     }
 
-    fn make_part(&self, name: &[u8], size: u64) -> Result<Box<dyn PartFile>> {
-        self.inner.make_part(name, size)
+    fn make_part(&self, name: &[u8], size: u64, layout: Option<&Layout>) -> Result<Box<dyn PartFile>> {
+        self.inner.make_part(name, size, layout)
     }
 
     fn open_part(&self, name: &[u8]) -> Result<Box<dyn PartFile>> {

@@ -5,12 +5,13 @@
 //! lies next to the adapter, below limits on load, so that their waiting is not timed either.
 
 use super::super::{
-    Dir, Edit, Filesystem, Locked, Made, New, NewEntry, PartFile, Result, SourceFile, Traits, Usage, Xattrs, contents,
+    Dir, Edit, Filesystem, Locked, Made, New, NewEntry, PartFile, Placing, Result, SourceFile, Traits, Usage, Xattrs,
+    contents,
 };
 use crate::model::fleet::Space;
 use crate::model::latency::Call;
 use crate::model::timings::{Timings, Watch};
-use crate::model::{Metadata, RelPath, RootIdentity, Timestamp, task::Entry};
+use crate::model::{Layout, Metadata, Project, RelPath, RootIdentity, Servers, Timestamp, task::Entry};
 use std::any::Any;
 use std::cell::Cell;
 use std::ops::Range;
@@ -118,6 +119,14 @@ impl Filesystem for MeteredFs {
 
     fn space(&self) -> Option<Space> {
         self.inner.space()
+    }
+
+    fn servers(&self) -> Option<Servers> {
+        self.inner.servers()
+    }
+
+    fn barrier(&self, scratch: &dyn Dir) -> Result<()> {
+        self.inner.barrier(scratch)
     }
 
     fn bytes_per_second(&self) -> Option<u64> {
@@ -238,8 +247,8 @@ impl Dir for Metered<dyn Dir> {
         self.timed(Call::Rename, |dir| dir.move_to(name, to, to_name))
     }
 
-    fn make_part(&self, name: &[u8], size: u64) -> Result<Box<dyn PartFile>> {
-        Ok(self.opened(Call::Create, |dir| dir.make_part(name, size))?)
+    fn make_part(&self, name: &[u8], size: u64, layout: Option<&Layout>) -> Result<Box<dyn PartFile>> {
+        Ok(self.opened(Call::Create, |dir| dir.make_part(name, size, layout))?)
     }
 
     fn open_part(&self, name: &[u8]) -> Result<Box<dyn PartFile>> {
@@ -248,6 +257,15 @@ impl Dir for Metered<dyn Dir> {
 
     fn lock(&self, exclusive: bool) -> Result<Option<Box<dyn Send + Sync>>> {
         self.timed(Call::Lock, |dir| dir.lock(exclusive))
+    }
+
+    fn project(&self, name: &[u8]) -> Result<Option<Project>> {
+        self.timed(Call::GetXattrs, |dir| dir.project(name))
+    }
+
+    /// The adapter's own: not timed.
+    fn placing(&self) -> Option<&dyn Placing> {
+        self.inner.placing()
     }
 
     /// The adapter's own, so that calls on two directories of it are made as without the layer.
@@ -287,6 +305,15 @@ impl SourceFile for Metered<dyn SourceFile> {
         self.timed(Call::Sync, |file| file.drop_cache(offset, bytes))
     }
 
+    /// It is known once a file is open.
+    fn layout(&self) -> Result<Option<Layout>> {
+        self.inner.layout()
+    }
+
+    fn project(&self) -> Result<Option<Project>> {
+        self.timed(Call::GetXattrs, |file| file.project())
+    }
+
     fn descriptor(&self) -> Option<BorrowedFd<'_>> {
         self.inner.descriptor()
     }
@@ -320,6 +347,10 @@ impl<T: Edit + ?Sized> Edit for Metered<T> {
     fn remove_xattr(&self, name: &[u8]) -> Result<()> {
         self.timed(Call::SetXattr, |entry| entry.remove_xattr(name))
     }
+
+    fn set_project(&self, project: Project) -> Result<()> {
+        self.timed(Call::SetXattr, |entry| entry.set_project(project))
+    }
 }
 
 impl PartFile for Metered<dyn PartFile> {
@@ -335,6 +366,10 @@ impl PartFile for Metered<dyn PartFile> {
         written: &dyn Fn(u64),
     ) -> Result<bool> {
         timed_writing(&self.watch, written, |written| self.inner.fill_range(source, range, holes, written))
+    }
+
+    fn has_layout(&self) -> bool {
+        self.inner.has_layout()
     }
 
     fn seal(&self) -> Result<()> {
@@ -353,6 +388,15 @@ impl PartFile for Metered<dyn PartFile> {
 impl NewEntry for Metered<dyn NewEntry> {
     fn share_with(&mut self, source: &dyn SourceFile) -> bool {
         timed(&self.watch, Call::Write, || self.inner.share_with(source))
+    }
+
+    fn has_layout(&self) -> bool {
+        self.inner.has_layout()
+    }
+
+    fn sync(&mut self) -> Result<()> {
+        let inner = &mut self.inner;
+        timed(&self.watch, Call::Sync, || inner.sync())
     }
 
     fn is_owned_by(&self, uid: u32, gid: u32) -> bool {

@@ -4,11 +4,12 @@
 //! call that reaches the filesystem is one operation, a listing one more for each `LIST_STEP` entries.
 
 use super::super::{
-    Dir, Edit, Filesystem, Locked, Made, New, NewEntry, PartFile, Result, SourceFile, Traits, Usage, Xattrs, contents,
+    Dir, Edit, Filesystem, Locked, Made, New, NewEntry, PartFile, Placing, Result, SourceFile, Traits, Usage, Xattrs,
+    contents,
 };
 use super::Limiter;
 use crate::model::fleet::Space;
-use crate::model::{Metadata, RelPath, RootIdentity, Timestamp, task::Entry};
+use crate::model::{Layout, Metadata, Project, RelPath, RootIdentity, Servers, Timestamp, task::Entry};
 use std::any::Any;
 use std::cell::Cell;
 use std::ops::Range;
@@ -97,6 +98,14 @@ impl Filesystem for ThrottledFs {
 
     fn space(&self) -> Option<Space> {
         self.inner.space()
+    }
+
+    fn servers(&self) -> Option<Servers> {
+        self.inner.servers()
+    }
+
+    fn barrier(&self, scratch: &dyn Dir) -> Result<()> {
+        self.inner.barrier(scratch)
     }
 
     fn bytes_per_second(&self) -> Option<u64> {
@@ -211,8 +220,8 @@ impl Dir for Throttled<dyn Dir> {
         self.turn().move_to(name, to, to_name)
     }
 
-    fn make_part(&self, name: &[u8], size: u64) -> Result<Box<dyn PartFile>> {
-        Ok(Box::new(Throttled { inner: self.turn().make_part(name, size)?, brake: self.brake.clone() }))
+    fn make_part(&self, name: &[u8], size: u64, layout: Option<&Layout>) -> Result<Box<dyn PartFile>> {
+        Ok(Box::new(Throttled { inner: self.turn().make_part(name, size, layout)?, brake: self.brake.clone() }))
     }
 
     fn open_part(&self, name: &[u8]) -> Result<Box<dyn PartFile>> {
@@ -221,6 +230,15 @@ impl Dir for Throttled<dyn Dir> {
 
     fn lock(&self, exclusive: bool) -> Result<Option<Box<dyn Send + Sync>>> {
         self.turn().lock(exclusive)
+    }
+
+    fn project(&self, name: &[u8]) -> Result<Option<Project>> {
+        self.turn().project(name)
+    }
+
+    /// The adapter's own: few calls go through it.
+    fn placing(&self) -> Option<&dyn Placing> {
+        self.inner.placing()
     }
 
     /// The adapter's own, so that links between two directories of it are made as without limits.
@@ -259,6 +277,14 @@ impl SourceFile for Throttled<dyn SourceFile> {
         self.turn().next_data(offset, size)
     }
 
+    fn layout(&self) -> Result<Option<Layout>> {
+        self.inner.layout()
+    }
+
+    fn project(&self) -> Result<Option<Project>> {
+        self.turn().project()
+    }
+
     fn descriptor(&self) -> Option<BorrowedFd<'_>> {
         self.inner.descriptor()
     }
@@ -292,6 +318,10 @@ impl<T: Edit + ?Sized> Edit for Throttled<T> {
     fn remove_xattr(&self, name: &[u8]) -> Result<()> {
         self.turn().remove_xattr(name)
     }
+
+    fn set_project(&self, project: Project) -> Result<()> {
+        self.turn().set_project(project)
+    }
 }
 
 impl PartFile for Throttled<dyn PartFile> {
@@ -313,6 +343,10 @@ impl PartFile for Throttled<dyn PartFile> {
         })
     }
 
+    fn has_layout(&self) -> bool {
+        self.inner.has_layout()
+    }
+
     fn seal(&self) -> Result<()> {
         self.turn().seal()
     }
@@ -330,6 +364,15 @@ impl NewEntry for Throttled<dyn NewEntry> {
     fn share_with(&mut self, source: &dyn SourceFile) -> bool {
         self.brake.operation();
         self.inner.share_with(source)
+    }
+
+    fn has_layout(&self) -> bool {
+        self.inner.has_layout()
+    }
+
+    fn sync(&mut self) -> Result<()> {
+        self.brake.operation();
+        self.inner.sync()
     }
 
     fn is_owned_by(&self, uid: u32, gid: u32) -> bool {

@@ -5,7 +5,7 @@ use super::edit::{Node, metadata_of};
 use super::file::PosixFile;
 use super::part::PosixPart;
 use super::{Shared, new, open_child, remove, xattr};
-use crate::model::{Kind, Metadata, Operation, task::Entry};
+use crate::model::{Kind, Layout, Metadata, Operation, task::Entry};
 use rustix::fs::{AtFlags, FileType, FlockOperation, Mode, OFlags, RawDir, RenameFlags, SeekFrom, StatxFlags};
 use rustix::io::Errno;
 use std::any::Any;
@@ -234,7 +234,7 @@ impl Dir for PosixDir {
         remove::move_to(self.at(), name, to.at(), to_name)
     }
 
-    fn make_part(&self, name: &[u8], size: u64) -> Result<Box<dyn PartFile>> {
+    fn make_part(&self, name: &[u8], size: u64, _layout: Option<&Layout>) -> Result<Box<dyn PartFile>> {
         let part = PosixPart::make(&self.fd, self.inherits(), Arc::clone(&self.shared), name, size)?;
         Ok(Box::new(part))
     }

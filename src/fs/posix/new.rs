@@ -47,7 +47,7 @@ impl PosixNew {
         direct: bool,
     ) -> Result<Self> {
         let (node, place) = match what {
-            New::File => create_file(dir.as_fd(), &shared, direct.then_some(name))?,
+            New::File | New::LaidOut(_) => create_file(dir.as_fd(), &shared, direct.then_some(name))?,
             New::Symlink(target) => create_symlink(dir.as_fd(), &shared, direct.then_some(name), target)?,
             New::Node(kind, rdev) => create_node(dir.as_fd(), &shared, direct.then_some(name), kind, rdev)?,
         };
@@ -250,6 +250,11 @@ impl NewEntry for PosixNew {
     fn is_owned_by(&self, uid: u32, gid: u32) -> bool {
         let (made_uid, made_gid) = (self.shared.uid.load(Ordering::Relaxed), self.shared.gid.load(Ordering::Relaxed));
         uid == made_uid && gid == made_gid && self.own_group
+    }
+
+    fn sync(&mut self) -> Result<()> {
+        let fd = self.node(Operation::Flush)?.descriptor();
+        rustix::fs::fsync(fd).map_err(|e| FsError::new(Operation::Flush, e))
     }
 
     fn share_with(&mut self, source: &dyn SourceFile) -> bool {

@@ -65,7 +65,7 @@ fn try_traits(root: BorrowedFd<'_>, shared: &Arc<Shared>) -> Result<Traits> {
         return Ok(Traits { time_granularity_ns, ..Traits::default() });
     }
     let time_range = (bounded(earliest, i64::MIN), bounded(latest, i64::MAX));
-    Ok(Traits { time_granularity_ns, time_range, forgets: false })
+    Ok(Traits { time_granularity_ns, time_range, forgets: false, projects: false })
 }
 
 /// How coarse times are kept by the type of a filesystem, in ns, where nothing may be tried out

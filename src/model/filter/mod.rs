@@ -47,6 +47,12 @@ pub struct Filter {
     pub max_depth: Option<u32>,
     /// Directories on other filesystems than the root's are made, not entered.
     pub one_file_system: bool,
+    /// Only regular files with data on one of these OSTs; empty is all.
+    pub on_osts: Vec<u32>,
+    /// Only what is no directory and lies on one of these MDTs; empty is all.
+    pub on_mdts: Vec<u32>,
+    /// Only regular files in one of these pools; empty is all.
+    pub pools: Vec<String>,
 }
 
 /// One rule about names.

@@ -224,7 +224,7 @@ impl CopyPass {
     ) -> Result<(), End> {
         let number = xxh3_64(JobId::random().to_string().as_bytes());
         let name = aside::part_name(key, self.work.job(), number);
-        let part = pair.target.make_part(&name, source.size).map_err(Trouble::Target)?;
+        let part = pair.target.make_part(&name, source.size, None).map_err(Trouble::Target)?;
         let ino = part.metadata().map_err(Trouble::Target)?.ino;
         let chunk_bytes = self.chunk_bytes(source.size);
         let claim = Claim { number, ino, part: name, chunk_bytes, tries, path: path.clone() };
