@@ -7,7 +7,7 @@ fn mdt(index: u32) -> Mdt {
 
 fn some(options: &str) -> Lustre {
     let servers = Servers {
-        fsname: "lsrc".into(),
+        fsname: "nowhere".into(),
         version: "2.17.0".into(),
         mdts: vec![mdt(0), mdt(3)],
         osts: vec![mdt(0)],
