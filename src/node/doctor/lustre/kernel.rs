@@ -49,13 +49,25 @@ impl Kernel {
         names.flatten().any(|entry| entry.file_name().to_string_lossy().starts_with(&prefix))
     }
 
+    /// Number and size of the stripes of a file that nothing else is said of, as the servers told this client; a
+    /// negative number is one stripe on each OST.
+    pub fn usual_stripes(&self, fsname: &str) -> Option<(i64, u64)> {
+        let first = |name| self.of_all("lov", &format!("{fsname}-clilov-"), name).into_iter().next();
+        let (count, size) = (first("stripecount")?, first("stripesize")?);
+        Some((count.trim().parse().ok()?, size.trim().parse().ok()?))
+    }
+
     /// The contents of one parameter of every MDT.
     fn of_mdts(&self, kind: &str, fsname: &str, name: &str) -> Vec<String> {
-        let prefix = format!("{fsname}-MDT");
+        self.of_all(kind, &format!("{fsname}-MDT"), name)
+    }
+
+    /// The contents of one parameter of every device of a kind whose name begins so.
+    fn of_all(&self, kind: &str, prefix: &str, name: &str) -> Vec<String> {
         let all = self.parameters.iter().filter_map(|path| std::fs::read_dir(path.join(kind)).ok());
-        let mut mdts: Vec<_> = all.flat_map(|dir| dir.flatten().map(|entry| entry.path())).collect();
-        mdts.retain(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(&prefix)));
-        mdts.iter().filter_map(|path| std::fs::read_to_string(path.join(name)).ok()).collect()
+        let mut devices: Vec<_> = all.flat_map(|dir| dir.flatten().map(|entry| entry.path())).collect();
+        devices.retain(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(prefix)));
+        devices.iter().filter_map(|path| std::fs::read_to_string(path.join(name)).ok()).collect()
     }
 }
 
@@ -93,6 +105,11 @@ mod tests {
         states.sort();
         assert_eq!(states, ["enabled", "stopped"]);
         assert_eq!((kernel.copytools("a"), kernel.changelog_users("a")), (2, Some(2)));
+        assert_eq!(kernel.usual_stripes("a"), None);
+        put(root.path(), "sys/fs/lustre/lov/a-MDT0000-mdtlov/stripecount", "7\n");
+        put(root.path(), "sys/fs/lustre/lov/a-clilov-ffff8881/stripecount", "-1\n");
+        put(root.path(), "sys/fs/lustre/lov/a-clilov-ffff8881/stripesize", "4194304\n");
+        assert_eq!(kernel.usual_stripes("a"), Some((-1, 4 << 20)));
         assert!(kernel.has_changelog_devices("a") && !kernel.has_changelog_devices("b"));
     }
 }

@@ -95,10 +95,9 @@ pub(super) fn rows(about: About, side: &Lustre) -> Vec<Row> {
         None => rows.push(Row::new(about, "MDTs and OSTs", Verdict::Unknown, "the filesystem does not say", "")),
     }
     rows.extend(mount_rows(about, side));
-    rows.extend(layout_rows(about, side));
-    if let Some(servers) = &side.servers {
-        rows.extend(server_side_rows(about, &servers.fsname, &Kernel::default()));
-    }
+    let (kernel, fsname) = (Kernel::default(), side.servers.as_ref().map_or("", |servers| servers.fsname.as_str()));
+    rows.extend(layout_rows(about, side, kernel.usual_stripes(fsname)));
+    rows.extend(server_side_rows(about, fsname, &kernel));
     rows
 }
 
@@ -228,15 +227,16 @@ fn lock_rows(local: bool, shared: bool) -> [Row; 2] {
 }
 
 /// What new files of the root get, and of the whole filesystem.
-fn layout_rows(about: About, side: &Lustre) -> [Row; 2] {
+fn layout_rows(about: About, side: &Lustre, usual: Option<(i64, u64)>) -> [Row; 2] {
     let row = |topic, layout: &Result<Option<Layout>, FsError>, none: &str| match layout {
         Ok(Some(layout)) => Row::new(about, topic, Verdict::Ok, words::describe(layout), ""),
         Ok(None) => Row::new(about, topic, Verdict::Ok, none, ""),
         Err(e) => Row::new(about, topic, Verdict::Unknown, e.to_string(), ""),
     };
+    let usual = usual.map_or("Lustre's own choice".to_owned(), |(count, size)| words::usual(count, size));
     [
         row("default layout", &side.own, "none of the root's own: the filesystem's"),
-        row("filesystem's layout", &side.whole, "none that was set: as Lustre does by itself"),
+        row("filesystem's layout", &side.whole, &usual),
     ]
 }
 

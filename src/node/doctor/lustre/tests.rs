@@ -138,7 +138,6 @@ fn component(id: u32, extent: (u64, u64), stripe_count: u16, stripe_size: u32) -
         first_ost: None,
         osts: Vec::new(),
         pool: None,
-        timestamp: 0,
     }
 }
 
@@ -167,6 +166,8 @@ fn layouts_are_said_in_words() {
         plain(Component { stripe_count: 8, pattern: 0x201, ..one }),
         "8 stripes of 1 MiB on any OST, several on one OST"
     );
+    assert_eq!(words::usual(1, 4 << 20), "1 stripe of 4 MiB on any OST");
+    assert_eq!(words::usual(-1, 1 << 20), "stripes of 1 MiB on every OST");
     let dom = Component { pattern: 0x100, ..component(1, (0, MIB), 0, 1 << 20) };
     let rest = component(2, (MIB, EOF), 4, 4 << 20);
     assert_eq!(

@@ -3,14 +3,15 @@
 use crate::model::Layout;
 use crate::model::layout::{Component, EOF};
 
-/// Data on the MDT.
-const ON_MDT: u32 = 0x100;
-/// More stripes than OSTs.
-const OVERSTRIPED: u32 = 0x200;
-/// `LCME_FL_EXTENSION`: room that the component before it may grow into.
-const EXTENSION: u32 = 0x40;
-/// Counts from here on are no numbers: one stripe on each OST.
+/// Counts from here on are no numbers: one stripe on each OST, or several.
 const ALL_STRIPES: u16 = 0xffe0;
+
+/// Stripes as they are without any layout; a negative count is one on each OST.
+pub fn usual(stripe_count: i64, stripe_size: u64) -> String {
+    let count = u16::try_from(stripe_count).unwrap_or(ALL_STRIPES);
+    let plain = Layout::plain(count, u32::try_from(stripe_size).unwrap_or(0), None);
+    describe(&plain)
+}
 
 /// A default layout, for people.
 pub fn describe(layout: &Layout) -> String {
@@ -20,8 +21,8 @@ pub fn describe(layout: &Layout) -> String {
     }
     let mirror = first.id >> 16;
     let parts: Vec<_> = layout.components.iter().filter(|c| c.id >> 16 == mirror).collect();
-    let grows = parts.iter().any(|c| c.flags & EXTENSION != 0);
-    let parts: Vec<_> = parts.into_iter().filter(|c| c.flags & EXTENSION == 0).map(part).collect();
+    let grows = parts.iter().any(|c| c.is_extension());
+    let parts: Vec<_> = parts.into_iter().filter(|c| !c.is_extension()).map(part).collect();
     let kind = if grows { "self-extending" } else { "PFL" };
     let mirrors = if layout.mirrors > 1 { format!("{} mirrors, the first: ", layout.mirrors) } else { String::new() };
     format!("{mirrors}{kind}: {}", parts.join(", then "))
@@ -34,7 +35,7 @@ fn part(component: &Component) -> String {
 }
 
 fn plain(component: &Component) -> String {
-    if component.pattern & ON_MDT != 0 {
+    if component.is_on_mdt() {
         return "data on the MDT (DoM)".into();
     }
     let (count, everywhere) = match component.stripe_count {
@@ -54,7 +55,7 @@ fn plain(component: &Component) -> String {
         (None, Some(ost)) => format!("from OST {ost} on"),
         (None, None) => format!("on {which}"),
     };
-    let over = if component.pattern & OVERSTRIPED != 0 { ", several on one OST" } else { "" };
+    let over = if component.is_overstriped() { ", several on one OST" } else { "" };
     format!("{count}{size} {place}{over}")
 }
 
