@@ -22,7 +22,7 @@ pub struct Section {
 }
 
 /// They, in order: what somebody must know comes first.
-pub const SECTIONS: [Section; 12] = [
+pub const SECTIONS: [Section; 13] = [
     Section {
         title: "Failures by cause",
         about: "The first entries of each cause; the report of --report FILE has all of them.",
@@ -36,6 +36,11 @@ pub const SECTIONS: [Section; 12] = [
     Section { title: "Findings", about: "", body: findings },
     Section { title: "Notes", about: "Said along the way.", body: notes },
     Section { title: "Totals", about: "", body: totals },
+    Section {
+        title: "Directories by MDT",
+        about: "Where those lie whose place is decided by --mdt-policy.",
+        body: placed,
+    },
     Section { title: "Throughput", about: "", body: throughput },
     Section { title: "Files by size", about: "", body: sizes },
     Section {
@@ -75,7 +80,7 @@ fn table(class: &str, columns: &[(&str, &str)], rows: impl IntoIterator<Item = V
 }
 
 /// What each counter counts.
-const COUNTERS: [(&str, &str); 28] = [
+const COUNTERS: [(&str, &str); 33] = [
     ("found", "Entries found"),
     ("copied", "Made or written anew"),
     ("updated", "Only attributes set"),
@@ -104,6 +109,11 @@ const COUNTERS: [(&str, &str); 28] = [
     ("lost_xattrs", "Extended attributes not kept"),
     ("lost_acls", "ACLs not kept"),
     ("lost_hard_links", "Groups of hard links that became separate files"),
+    ("lost_projects", "Quota projects not kept"),
+    ("lost_layouts", "Layouts not kept"),
+    ("lost_pools", "Pools of layouts not kept"),
+    ("misplaced", "Directories on another MDT than meant"),
+    ("released", "Left out since their data are only in an archive"),
 ];
 
 fn totals(told: &Told<'_>) -> Option<String> {
@@ -114,6 +124,13 @@ fn totals(told: &Told<'_>) -> Option<String> {
         vec![what.to_owned(), value]
     });
     table("pairs", &[("What", ""), ("How many", "n")], rows)
+}
+
+fn placed(told: &Told<'_>) -> Option<String> {
+    let all = &told.snapshot.placed;
+    let most = all.values().copied().max().unwrap_or(0);
+    let rows = all.iter().map(|(mdt, n)| vec![mdt.to_string(), count(*n), bar(*n, most, "files")]);
+    table("kinds", &[("MDT", ""), ("Directories", "n"), ("", "bars")], rows)
 }
 
 fn throughput(told: &Told<'_>) -> Option<String> {
@@ -287,6 +304,21 @@ fn losses(told: &Told<'_>) -> Option<String> {
             t.lost_hard_links,
             "Groups of hard links, separate files instead",
             "The target cannot link so often, or not at all; it needs more room than the source.",
+        ),
+        (
+            t.lost_projects,
+            "Quota projects",
+            "Only root may set them; mount the target with prjquota, or take a filesystem that has them.",
+        ),
+        (
+            t.lost_layouts,
+            "Layouts, the target&#39;s own instead",
+            "The target has too few OSTs for them, or does not know their kind: see --layout.",
+        ),
+        (
+            t.lost_pools,
+            "Pools of layouts",
+            "Make pools of these names in the target, or say with --pool-map what they are called there.",
         ),
     ];
     let rows = all.into_iter().filter(|(n, _, _)| *n > 0);
