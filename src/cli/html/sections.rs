@@ -418,11 +418,40 @@ fn configuration(told: &Told<'_>) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::Totals;
+    use crate::exit_code::ExitCode;
+    use crate::model::{JobId, JobSpec, Policy, Report, RootIdentity, Timestamp, Totals};
+    use crate::telemetry::Board;
 
     #[test]
     fn every_counter_has_its_words() {
         let keys: Vec<&str> = Totals::default().iter().map(|(key, _)| key).collect();
         assert_eq!(keys, COUNTERS.map(|(key, _)| key));
+    }
+
+    #[test]
+    fn a_table_shows_where_directories_lie_if_any_were_placed() {
+        let spec = JobSpec {
+            id: JobId::random(),
+            pass: "copy".into(),
+            source: Vec::new(),
+            target: Vec::new(),
+            policy: Policy::default(),
+            submitted: Timestamp::default(),
+            priority: 1,
+            source_root: RootIdentity::default(),
+            target_root: RootIdentity::default(),
+        };
+        let shown = |report: Report| {
+            let board = Board::new(Box::new(|_| ()));
+            board.absorb(report);
+            let (snapshot, chronicle, host) = (board.snapshot(), board.chronicle(), "here".to_owned());
+            let (ended, code, hands, also) = (&Ended::Complete, ExitCode::Complete, Hands::Fleet, Vec::new());
+            placed(&Told { spec: &spec, snapshot: &snapshot, chronicle, ended, code, hands, host, also })
+        };
+        assert_eq!(shown(Report::default()), None);
+        let table = shown(Report { placed: vec![(0, 12), (3, 11)], ..Report::default() }).unwrap();
+        for row in ["<td class=\"\">0</td><td class=\"n\">12</td>", "<td class=\"\">3</td><td class=\"n\">11</td>"] {
+            assert!(table.contains(row), "{table}");
+        }
     }
 }

@@ -7,7 +7,7 @@ use super::walk::Outbox;
 use super::{CopyPass, Pair, Trouble};
 use crate::broker::Stopped;
 use crate::fs::{Class, Dir, FsError, Made, Placing};
-use crate::model::lustre::Placer;
+use crate::model::lustre::{MdtPolicy, Placer};
 use crate::model::{RelPath, escaped};
 use crate::pass::Run;
 
@@ -110,9 +110,11 @@ impl CopyPass {
         Ok(made)
     }
 
-    /// Did a worker that was lost with this task make it, so that nobody has counted it?
+    /// Did a worker that was lost with this task make it, so that nobody has counted it? What free inodes decide may
+    /// have been meant for another MDT then.
     fn was_made(&self, place: &Place<'_>, name: &[u8], run: &Run<'_>) -> bool {
-        run.redelivered && place.target.stat(name).is_ok_and(|m| m.ctime >= self.began)
+        let is_settled = self.policy.lustre.mdt != MdtPolicy::Weighted;
+        is_settled && run.redelivered && place.target.stat(name).is_ok_and(|m| m.ctime >= self.began)
     }
 
     /// Counts a directory that was gone through where it lies, if directories like it are placed.

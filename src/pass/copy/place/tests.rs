@@ -3,7 +3,6 @@ use crate::broker::Ticket;
 use crate::fs::layers::faulty::faulty;
 use crate::fs::layers::pretend::{self, Mdts};
 use crate::fs::{self, Options, Side};
-use crate::model::lustre::MdtPolicy;
 use crate::model::task::{Entry, tag};
 use crate::model::{Entries, JobId, JobSpec, Operation, Policy, Queue, Report, Task, Timestamp};
 use crate::pass::{Pass, Roots, retry};
