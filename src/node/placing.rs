@@ -29,7 +29,7 @@ mod tests {
     fn what_the_policy_names_in_vain_is_said() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().as_os_str().as_encoded_bytes();
-        let real = fs::open(path, Side::Source, &Options { job: JobId::random() }).unwrap();
+        let real = fs::open(path, Side::Source, &Options::new(JobId::random())).unwrap();
         let target = pretend::over(real.clone(), &Mdts::new(&[0, 2]));
         let said = |list: &[u32], target: &dyn Filesystem| {
             let mdt = MdtPolicy::List(list.to_vec());

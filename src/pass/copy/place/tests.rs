@@ -50,7 +50,7 @@ impl Job {
         let script = format!("mkdir source target; cd source; {source}");
         let done = std::process::Command::new("bash").args(["-ec", &script]).current_dir(at.path()).status().unwrap();
         assert!(done.success());
-        let options = Options { job: JobId::random() };
+        let options = Options::new(JobId::random());
         let open =
             |name: &str, side| fs::open(at.path().join(name).as_os_str().as_encoded_bytes(), side, &options).unwrap();
         let mdts = Mdts::new(indices);
