@@ -302,7 +302,9 @@ impl CopyPass {
 
     /// Listed as something else, a directory now: walked as one.
     fn became_directory(&self, job: &Job<'_, '_, '_>) -> Result<Outcome, End> {
-        job.pair.target.make_dir(job.names.target).map_err(Trouble::Target)?;
+        let Pair { path, target, .. } = job.pair;
+        let made = self.make_dir(path, target.as_ref(), job.names.target, &mut job.run.borrow_mut());
+        made.map_err(Trouble::Target)?;
         let mut names = crate::model::task::Names::default();
         let _ = names.push(tag::ALL, job.names.source);
         job.run.borrow_mut().ticket.post(Task::Dirs { parent: job.pair.path.clone(), names })?;
@@ -321,7 +323,7 @@ impl CopyPass {
                 if let Some(outcome) = self.fix_attributes(job, source, &target)? {
                     self.count_seen(job, source);
                     // A worker that was lost with this task made it, and could not say so any more.
-                    if job.run.borrow().redelivered && target.ctime >= self.submitted {
+                    if job.run.borrow().redelivered && target.ctime >= self.began {
                         job.run.borrow_mut().report.totals.bytes_copied += data_bytes(source);
                         return Ok(Outcome::Copied);
                     }

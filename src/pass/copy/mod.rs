@@ -9,6 +9,7 @@ mod finish;
 mod large;
 mod links;
 mod pick;
+mod place;
 mod walk;
 pub(super) mod work;
 
@@ -18,8 +19,9 @@ use self::work::Work;
 use super::extras::Extras;
 use super::{OpenError, Pass, Roots, Run};
 use crate::broker::Stopped;
-use crate::fs::{Class, Dir, FsError, Made, Traits};
+use crate::fs::{Class, Dir, FsError, Traits};
 use crate::model::filter::Matcher;
+use crate::model::lustre::Placer;
 use crate::model::task::{Names, tag};
 use crate::model::{Failure, JobSpec, Operation, Phase, Policy, RelPath, Report, Task, Timestamp, Totals, escaped};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -36,13 +38,17 @@ pub struct CopyPass {
     /// Device and inode of the target's root: never walked into as a part of the source.
     target_root: (u64, u64),
     source_dev: u64,
-    /// When the job was submitted: what became right since then became so by it.
+    /// When the job was submitted.
     submitted: Timestamp,
+    /// The same, as the target keeps times: what became right since then became so by the job.
+    began: Timestamp,
     matcher: Matcher,
     /// A directory with something in it is never replaced by an entry of another kind.
     keeps_directories: bool,
     /// What only the target has goes.
     extras: Option<Extras>,
+    /// Where directories are made, if that is not the target's choice.
+    placer: Option<Placer>,
     work: Work,
     links: Links,
     full: AtomicU32,
@@ -107,19 +113,23 @@ impl CopyPass {
         let root = target.metadata()?;
         let source_dev = roots.source.open_dir(&RelPath::root())?.metadata()?.dev;
         let work = Work::open(spec.id, target, leads)?;
-        if !leads && !roots.target.traits().forgets {
+        let traits = roots.target.traits();
+        if !leads && !traits.forgets {
             work.join()?;
         }
+        let placer = if spec.policy.dry_run { None } else { placer_of(&spec.policy, &roots) };
         Ok(CopyPass {
             matcher,
             extras,
             keeps_directories: !spec.policy.filter.is_empty()
                 || spec.pass == "sync"
                     && spec.policy.delete.as_ref().is_none_or(|d| d.max.is_some() || d.trash.is_some()),
-            policy: spec.policy.clone(),
+            policy: as_kept(&spec.policy, &roots.source.traits()),
             source_dev,
             submitted: spec.submitted,
-            target: roots.target.traits(),
+            began: traits.kept(spec.submitted),
+            target: traits,
+            placer,
             target_root: (root.dev, root.ino),
             links: Links::new(source_dev),
             work,
@@ -220,6 +230,18 @@ impl CopyPass {
     }
 }
 
+/// What decides where directories are made; none if the target does.
+fn placer_of(policy: &Policy, roots: &Roots) -> Option<Placer> {
+    roots.target.servers().and_then(|servers| Placer::new(&policy.lustre, &servers.mdts))
+}
+
+/// The policy, with moments as this source keeps times: what changed within a step of its clock may have changed
+/// after the moment.
+fn as_kept(policy: &Policy, source: &Traits) -> Policy {
+    let since = policy.since.map(|since| since.truncated(source.time_granularity_ns));
+    Policy { since, ..policy.clone() }
+}
+
 /// A failure of an entry as it is reported.
 pub(super) fn failure(path: Vec<u8>, error: FsError) -> Failure {
     let message = crate::fs::errno_text(error.errno);
@@ -252,22 +274,5 @@ impl Pass for CopyPass {
     fn conclude(&self, report: &mut Report) {
         self.clear_up(report);
         self.finish_root(report);
-    }
-}
-
-/// Makes a directory again where one was expected and is not.
-fn reopen_dir(parent: &dyn Dir, name: &[u8]) -> Result<(Box<dyn Dir>, Made), FsError> {
-    match parent.open_dir(name) {
-        Ok(dir) => Ok((dir, Made::Existed)),
-        Err(e) if matches!(e.class(), Class::Vanished | Class::OtherKind) => {
-            let made = parent.make_dir(name)?;
-            Ok((parent.open_dir(name)?, made))
-        }
-        // The owner may have locked themselves out: a normal user must let themselves in again.
-        Err(e) if e.errno == libc::EACCES => {
-            parent.edit(name)?.set_mode(0o700).map_err(|_| e)?;
-            Ok((parent.open_dir(name)?, Made::Existed))
-        }
-        Err(e) => Err(e),
     }
 }
