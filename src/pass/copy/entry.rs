@@ -8,6 +8,7 @@ use crate::fs::{Class, Dir, FsError, Made, New, SourceFile, Xattrs};
 use crate::model::task::{Entries, Entry, tag};
 use crate::model::{Kind, Metadata, Operation, Phase, RelPath, Report, Task, Timestamp, Totals};
 use crate::pass::Run;
+use crate::pass::place::leaves_out;
 use std::cell::{Cell, RefCell};
 use xxhash_rust::xxh3::Xxh3;
 
@@ -159,7 +160,12 @@ impl CopyPass {
                 None => source.stat(entry.name),
             };
             match metadata {
-                Ok(m) if m.kind != Kind::Directory && is_older(&m, since) => self.count_unchanged(&m, run),
+                Ok(m) if m.kind != Kind::Directory && is_older(&m, since) => {
+                    match self.is_filtered(source.as_ref(), entry.name, &m) {
+                        Ok(is_filtered) => self.count_unchanged(&m, is_filtered, run),
+                        Err(e) => self.fail(dir.display_join(entry.name), Trouble::Source(e), run)?,
+                    }
+                }
                 Ok(m) => drop(changed.push(&Entry { metadata: Some(m), kind: Some(m.kind), ..entry })),
                 Err(e) => self.fail(dir.display_join(entry.name), Trouble::Source(e), run)?,
             }
@@ -167,9 +173,9 @@ impl CopyPass {
         Ok((!changed.is_empty()).then_some(changed))
     }
 
-    fn count_unchanged(&self, source: &Metadata, run: &mut Run<'_>) {
+    fn count_unchanged(&self, source: &Metadata, is_filtered: bool, run: &mut Run<'_>) {
         let totals = &mut run.report.totals;
-        if self.is_filtered(source) {
+        if is_filtered {
             totals.filtered += 1;
         } else {
             totals.unchanged += 1;
@@ -177,10 +183,10 @@ impl CopyPass {
         }
     }
 
-    /// Is an entry left out, by its attributes?
-    fn is_filtered(&self, source: &Metadata) -> bool {
+    /// Is an entry left out, by its attributes or its place in the source?
+    fn is_filtered(&self, dir: &dyn Dir, name: &[u8], source: &Metadata) -> Result<bool, FsError> {
         let special = !matches!(source.kind, Kind::File | Kind::Symlink | Kind::Directory);
-        special && !self.policy.specials || source.kind != Kind::Directory && !self.matcher.takes_metadata(source)
+        if special && !self.policy.specials { Ok(true) } else { leaves_out(&self.matcher, Some(dir), name, source) }
     }
 
     /// True if the target directory was changed.
@@ -288,7 +294,7 @@ impl CopyPass {
             Some(m) => m,
             None => job.pair.source.stat(job.names.source).map_err(Trouble::Source)?,
         };
-        if self.is_filtered(&source) {
+        if self.is_filtered(job.pair.source.as_ref(), job.names.source, &source).map_err(Trouble::Source)? {
             return Ok(Outcome::Filtered);
         }
         if source.kind == Kind::Directory {

@@ -16,7 +16,7 @@ pub(in crate::pass) use self::attributes::{is_removable, reads_xattrs, wanted};
 use self::links::Links;
 use self::work::Work;
 use super::extras::Extras;
-use super::{OpenError, Pass, Roots, Run};
+use super::{OpenError, Pass, Roots, Run, place};
 use crate::broker::Stopped;
 use crate::fs::{Class, Dir, FsError, Made, Traits};
 use crate::model::filter::Matcher;
@@ -101,6 +101,7 @@ impl CopyPass {
     /// A root that cannot be looked at; [`OpenError::Refused`], if what was asked for must not be done.
     pub fn new(spec: &JobSpec, roots: Roots, leads: bool) -> Result<Self, OpenError> {
         let matcher = Matcher::new(&spec.policy.filter).map_err(|e| OpenError::Refused(e.to_string()))?;
+        place::check(&spec.policy.filter, roots.source.as_ref(), &spec.source).map_err(OpenError::Refused)?;
         let removes = spec.pass == "sync" && spec.policy.delete.is_some();
         let extras = removes.then(|| Extras::new(spec, &roots, matcher.clone())).transpose()?;
         let target = roots.target.open_dir(&RelPath::root())?;

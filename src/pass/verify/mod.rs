@@ -19,7 +19,7 @@ mod table;
 mod tests;
 mod walk;
 
-use super::{OpenError, Pass, Roots, Run};
+use super::{OpenError, Pass, Roots, Run, place};
 use crate::broker::Stopped;
 use crate::fs::{Class, Dir, Filesystem, FsError};
 use crate::model::filter::Matcher;
@@ -150,6 +150,7 @@ impl VerifyPass {
             return Err(FsError { operation: Operation::OpenRoot, errno: libc::ESTALE }.into());
         }
         let matcher = Matcher::new(&spec.policy.filter).map_err(|e| OpenError::Refused(e.to_string()))?;
+        place::check(&spec.policy.filter, roots[0].as_ref(), &spec.source).map_err(OpenError::Refused)?;
         Ok(VerifyPass {
             devices: [source.dev, target.dev],
             matcher,
