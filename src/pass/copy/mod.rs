@@ -9,10 +9,11 @@ mod finish;
 mod large;
 mod links;
 mod pick;
+mod project;
 mod walk;
 pub(super) mod work;
 
-pub(in crate::pass) use self::attributes::{is_removable, reads_xattrs, wanted};
+pub(in crate::pass) use self::attributes::{is_removable, project_differs, project_of_kind, reads_xattrs, wanted};
 use self::links::Links;
 use self::work::Work;
 use super::extras::Extras;
@@ -33,6 +34,8 @@ pub struct CopyPass {
     roots: Roots,
     policy: Policy,
     target: Traits,
+    /// Quota projects are carried: both sides have them.
+    projects: bool,
     /// Device and inode of the target's root: never walked into as a part of the source.
     target_root: (u64, u64),
     source_dev: u64,
@@ -117,6 +120,7 @@ impl CopyPass {
             keeps_directories: !spec.policy.filter.is_empty()
                 || spec.pass == "sync"
                     && spec.policy.delete.as_ref().is_none_or(|d| d.max.is_some() || d.trash.is_some()),
+            projects: spec.policy.projects && roots.source.traits().projects && roots.target.traits().projects,
             policy: spec.policy.clone(),
             source_dev,
             submitted: spec.submitted,
