@@ -23,6 +23,7 @@ use crate::fs::{Class, Dir, FsError, Made, Traits};
 use crate::model::filter::Matcher;
 use crate::model::task::{Names, tag};
 use crate::model::{Failure, JobSpec, Operation, Phase, Policy, RelPath, Report, Task, Timestamp, Totals, escaped};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 /// So many entries in a row must fail for want of space, with nothing written between, before the target
@@ -147,8 +148,26 @@ impl CopyPass {
         }
     }
 
+    /// Waits until names and attributes are on stable storage, too: each file was before it got its name.
+    fn await_storage(&self, report: &mut Report) {
+        if !self.policy.fsync || self.target.forgets {
+            return;
+        }
+        // Who may not make the job's folder may do without: only some filesystems need a place for it.
+        let root = |_| self.roots.target.open_dir(&RelPath::root()).map(Arc::from);
+        let waited = self.work.folder().or_else(root).and_then(|dir| self.roots.target.barrier(dir.as_ref()));
+        if let Err(e) = waited {
+            let why = crate::fs::errno_text(e.errno);
+            let message =
+                format!("{why}: what was done may be lost if the target goes down; run the same command again");
+            let failure = Failure::new(Vec::new(), e.operation, Some(e.errno), message);
+            report.fail(failure, Phase::Whole, Totals::default());
+        }
+    }
+
     /// Removes what the job needed only while it ran.
     pub fn clear_up(&self, report: &mut Report) {
+        self.await_storage(report);
         let parts = self.work.end_parts(self.roots.target.as_ref(), report);
         if let Err(e) = parts.and_then(|()| self.work.remove()) {
             report.fail(failure(crate::fs::aside::WORK_DIR.to_vec(), e), Phase::Whole, Totals::default());
@@ -255,6 +274,10 @@ impl Pass for CopyPass {
     }
 
     fn conclude(&self, report: &mut Report) {
+        if self.policy.fsync {
+            // So that what is waited for has them; that they are right at the end is seen to below.
+            let _ = self.try_finish_root(&mut Totals::default());
+        }
         self.clear_up(report);
         self.finish_root(report);
     }

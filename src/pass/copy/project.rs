@@ -95,3 +95,35 @@ impl CopyPass {
         NewProject::new(project_of_kind(kind, want), || pair.target.project(b""))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn project(id: u32, inherit: bool) -> Option<Project> {
+        Some(Project { id, inherit })
+    }
+
+    /// Is it set at all, and when?
+    fn plan(want: Option<Project>, dir: Option<Project>) -> (bool, bool) {
+        let new = NewProject::new(want, || Ok(dir)).unwrap();
+        (super::super::attributes::project_differs(new.want, new.have), new.late)
+    }
+
+    #[test]
+    fn a_new_entry_gets_its_project_before_its_name_unless_the_directory_would_not_take_it() {
+        assert_eq!(plan(project(7, false), project(0, false)), (true, false));
+        assert_eq!(plan(project(7, false), project(9, false)), (true, false), "nothing is handed down");
+        assert_eq!(plan(project(7, false), project(7, true)), (false, false), "it has it already");
+        assert_eq!(plan(project(7, false), project(9, true)), (true, true));
+        assert_eq!(plan(project(0, false), project(9, true)), (true, true));
+        assert_eq!(plan(project(7, false), None), (true, false));
+        assert_eq!(plan(project(0, false), None), (false, false));
+    }
+
+    #[test]
+    fn without_a_wish_nobody_is_asked() {
+        assert!(NewProject::new(None, || unreachable!()).is_ok_and(|new| new.early().is_none()));
+        assert_eq!(project_of_kind(Kind::File, project(7, true)), project(7, false), "files hand nothing down");
+    }
+}
