@@ -20,6 +20,7 @@ packages_of() {
         graphite-manage) echo graphite-web python3-yaml ;;
         ip) echo iproute2 ;;
         memcached) echo memcached ;;
+        mkfs.xfs) echo xfsprogs ;;
         node) echo nodejs ;;
         npm) echo npm ;;
         openssl) echo openssl ;;
@@ -44,8 +45,8 @@ fail() {
 }
 
 if [ $# -eq 0 ]; then
-    set -- bindfs carbon-cache cc chromium curl getfattr graphite-manage ip memcached node npm openssl prometheus promtool python3 \
-        rabbitmq-server rsync script setfacl shellcheck statsd strace systemd-analyze /usr/bin/time
+    set -- bindfs carbon-cache cc chromium curl getfattr graphite-manage ip memcached mkfs.xfs node npm openssl prometheus promtool \
+        python3 rabbitmq-server rsync script setfacl shellcheck statsd strace systemd-analyze /usr/bin/time
 fi
 
 missing=()

@@ -27,6 +27,7 @@ mod limits;
 mod links;
 mod logs;
 mod monitors;
+mod projects;
 mod scale;
 mod security;
 mod since;
