@@ -28,6 +28,7 @@ mod links;
 mod logs;
 mod lustre_library;
 mod monitors;
+mod projects;
 mod scale;
 mod security;
 mod since;

@@ -10,20 +10,22 @@ mod large;
 mod links;
 mod pick;
 mod place;
+mod project;
 mod walk;
 pub(super) mod work;
 
-pub(in crate::pass) use self::attributes::{is_removable, reads_xattrs, wanted};
+pub(in crate::pass) use self::attributes::{is_removable, project_differs, project_of_kind, reads_xattrs, wanted};
 use self::links::Links;
 use self::work::Work;
 use super::extras::Extras;
-use super::{OpenError, Pass, Roots, Run};
+use super::{OpenError, Pass, Roots, Run, filtered};
 use crate::broker::Stopped;
 use crate::fs::{Class, Dir, FsError, Traits};
 use crate::model::filter::Matcher;
 use crate::model::lustre::Placer;
 use crate::model::task::{Names, tag};
 use crate::model::{Failure, JobSpec, Operation, Phase, Policy, RelPath, Report, Task, Timestamp, Totals, escaped};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 /// So many entries in a row must fail for want of space, with nothing written between, before the target
@@ -35,6 +37,8 @@ pub struct CopyPass {
     roots: Roots,
     policy: Policy,
     target: Traits,
+    /// Quota projects are carried: both sides have them.
+    projects: bool,
     /// Device and inode of the target's root: never walked into as a part of the source.
     target_root: (u64, u64),
     source_dev: u64,
@@ -107,6 +111,7 @@ impl CopyPass {
     /// A root that cannot be looked at; [`OpenError::Refused`], if what was asked for must not be done.
     pub fn new(spec: &JobSpec, roots: Roots, leads: bool) -> Result<Self, OpenError> {
         let matcher = Matcher::new(&spec.policy.filter).map_err(|e| OpenError::Refused(e.to_string()))?;
+        filtered::check(&spec.policy.filter, roots.source.as_ref(), &spec.source).map_err(OpenError::Refused)?;
         let removes = spec.pass == "sync" && spec.policy.delete.is_some();
         let extras = removes.then(|| Extras::new(spec, &roots, matcher.clone())).transpose()?;
         let target = roots.target.open_dir(&RelPath::root())?;
@@ -124,6 +129,7 @@ impl CopyPass {
             keeps_directories: !spec.policy.filter.is_empty()
                 || spec.pass == "sync"
                     && spec.policy.delete.as_ref().is_none_or(|d| d.max.is_some() || d.trash.is_some()),
+            projects: spec.policy.projects && roots.source.traits().projects && roots.target.traits().projects,
             policy: as_kept(&spec.policy, &roots.source.traits()),
             source_dev,
             submitted: spec.submitted,
@@ -152,8 +158,26 @@ impl CopyPass {
         }
     }
 
+    /// Waits until names and attributes are on stable storage, too: each file was before it got its name.
+    fn await_storage(&self, report: &mut Report) {
+        if !self.policy.fsync || self.target.forgets {
+            return;
+        }
+        // Who may not make the job's folder may do without: only some filesystems need a place for it.
+        let root = |_| self.roots.target.open_dir(&RelPath::root()).map(Arc::from);
+        let waited = self.work.folder().or_else(root).and_then(|dir| self.roots.target.barrier(dir.as_ref()));
+        if let Err(e) = waited {
+            let why = crate::fs::errno_text(e.errno);
+            let message =
+                format!("{why}: what was done may be lost if the target goes down; run the same command again");
+            let failure = Failure::new(Vec::new(), e.operation, Some(e.errno), message);
+            report.fail(failure, Phase::Whole, Totals::default());
+        }
+    }
+
     /// Removes what the job needed only while it ran.
     pub fn clear_up(&self, report: &mut Report) {
+        self.await_storage(report);
         let parts = self.work.end_parts(self.roots.target.as_ref(), report);
         if let Err(e) = parts.and_then(|()| self.work.remove()) {
             report.fail(failure(crate::fs::aside::WORK_DIR.to_vec(), e), Phase::Whole, Totals::default());
@@ -272,6 +296,10 @@ impl Pass for CopyPass {
     }
 
     fn conclude(&self, report: &mut Report) {
+        if self.policy.fsync {
+            // So that what is waited for has them; that they are right at the end is seen to below.
+            let _ = self.try_finish_root(&mut Totals::default());
+        }
         self.clear_up(report);
         self.finish_root(report);
     }

@@ -1,6 +1,6 @@
 //! Listing directories and routing what is in them.
 
-use super::attributes::{Wanted, differs};
+use super::attributes::{Have, Wanted, differs};
 use super::{CopyPass, Pair, Trouble};
 use crate::broker::Stopped;
 use crate::fs::{Dir, FsError, Made, aside};
@@ -393,9 +393,12 @@ impl CopyPass {
         }
         let xattrs = self.own_xattrs(pair.source.as_ref()).map_err(Trouble::Source)?;
         let (source, xattrs) = super::attributes::wanted(source, xattrs, &self.policy);
-        let have = pair.target.xattrs_self().map_err(Trouble::Target)?;
-        let want = Wanted { metadata: &source, xattrs: &xattrs };
-        Ok(Looked { changed: differs(&want, &target, &have, &self.policy, &self.target), empty, names })
+        let have_xattrs = pair.target.xattrs_self().map_err(Trouble::Target)?;
+        let dirs = ((pair.source.as_ref(), &b""[..]), (pair.target.as_ref(), &b""[..]));
+        let (want, have) = self.projects_of(dirs.0, dirs.1, Kind::Directory)?;
+        let want = Wanted { metadata: &source, xattrs: &xattrs, project: want };
+        let have = Have { metadata: &target, xattrs: &have_xattrs, project: have };
+        Ok(Looked { changed: differs(&want, &have, &self.policy, &self.target), empty, names })
     }
 
     /// The source directory's attributes, if it is not the target's root, seen through a bind mount, say: walking
