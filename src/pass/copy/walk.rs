@@ -378,7 +378,8 @@ impl CopyPass {
         let (source, xattrs) = super::attributes::wanted(source, xattrs, &self.policy);
         let have = pair.target.xattrs_self().map_err(Trouble::Target)?;
         let want = Wanted { metadata: &source, xattrs: &xattrs };
-        Ok(Looked { changed: differs(&want, &target, &have, &self.policy, &self.target), empty, names })
+        let changed = differs(&want, &target, &have, &self.policy, &self.target) || self.default_layout_differs(pair);
+        Ok(Looked { changed, empty, names })
     }
 
     /// The source directory's attributes, if it is not the target's root, seen through a bind mount, say: walking

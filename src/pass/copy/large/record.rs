@@ -236,14 +236,16 @@ impl Record {
 }
 
 /// What can fail while a file is copied in chunks.
-const OPERATIONS: [Operation; 18] = [
+const OPERATIONS: [Operation; 20] = [
     Operation::OpenDirectory,
     Operation::Stat,
     Operation::Open,
+    Operation::Recall,
     Operation::Read,
     Operation::SeekData,
     Operation::ListXattrs,
     Operation::GetXattr,
+    Operation::SetLayout,
     Operation::Create,
     Operation::Write,
     Operation::Truncate,
