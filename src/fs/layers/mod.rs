@@ -8,6 +8,8 @@ pub mod faulty;
 mod ghost;
 pub mod limiter;
 pub mod metered;
+#[cfg(test)]
+pub mod striped;
 pub mod throttle;
 
 pub use limiter::Limiter;

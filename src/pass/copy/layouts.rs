@@ -238,3 +238,6 @@ pub(super) fn aligned(chunk_bytes: u64, stripe_bytes: u64) -> u64 {
         _ => chunk_bytes,
     }
 }
+
+#[cfg(test)]
+mod tests;
