@@ -18,6 +18,7 @@ mod html;
 mod job;
 mod key;
 mod latency;
+mod layout_rules;
 mod load;
 mod log;
 mod lustre;

@@ -3,6 +3,7 @@
 use super::super::job::DEFAULT_PRIORITY;
 use super::text::{counted, moment, size, words};
 use crate::model::filter::{AgeBy, Filter, Kinds, Rule, Syntax};
+use crate::model::lustre::{HsmPolicy, LayoutPolicy, LayoutRule, LustrePolicy, MdtPolicy};
 use crate::model::policy::{ChunkPolicy, Limits, VerifyPolicy};
 use crate::model::{DeletePolicy, JobSpec, Kind, MaxDelete, Policy, Timestamp, escaped};
 
@@ -80,7 +81,7 @@ fn attributes(list: &mut Settings, policy: &Policy) {
         chunks: _,
         limits: _,
         verify: _,
-        lustre: _,
+        lustre,
         projects,
         fsync,
     } = policy;
@@ -98,6 +99,90 @@ fn attributes(list: &mut Settings, policy: &Policy) {
     list.flag("Everything is on stable storage in the end", *fsync, usual.fsync);
     list.flag("Contents are compared instead of size and time", *checksum, usual.checksum);
     list.flag("New files are written under their final names", *direct, usual.direct);
+    on_lustre(list, lustre);
+}
+
+/// What is asked of Lustre; it says nothing to others.
+fn on_lustre(list: &mut Settings, policy: &LustrePolicy) {
+    let usual = LustrePolicy::default();
+    let LustrePolicy { mdt, mdt_depth, layout, pools, mirrors, relayout, hsm } = policy;
+    list.put("Lustre: directories are made", mdt_words(mdt), &mdt_words(&usual.mdt));
+    let levels = |n: u32| counted(n.into(), "level", "levels");
+    list.put("Lustre: of directories, so many are placed", levels(*mdt_depth), &levels(usual.mdt_depth));
+    if let LayoutPolicy::Rules(rules) = layout {
+        for (nth, rule) in rules.iter().enumerate() {
+            let (what, how) = (rule_words(rule), layout_words(&rule.layout));
+            list.put("Lustre: files are striped", format!("rule {}: {what}: {how}", nth + 1), "");
+        }
+    } else {
+        list.put("Lustre: files are striped", layout_words(layout), &layout_words(&usual.layout));
+    }
+    for (from, to) in pools {
+        let [from, to] = [from, to].map(|name| escaped(name.as_bytes()));
+        list.put("Lustre: pool of the source and of the target", format!("{from}: {to}"), "");
+    }
+    list.flag("Lustre: mirrored files stay mirrored", *mirrors, usual.mirrors);
+    list.flag("Lustre: files that are striped otherwise are written anew", *relayout, usual.relayout);
+    let fate = |policy: HsmPolicy| match policy {
+        HsmPolicy::Fail => "failed entries, nothing is recalled",
+        HsmPolicy::Skip => "left out",
+        HsmPolicy::Copy => "recalled and copied",
+    };
+    list.put("Lustre: files whose data are only in an archive", fate(*hsm).to_owned(), fate(usual.hsm));
+}
+
+fn mdt_words(policy: &MdtPolicy) -> String {
+    match policy {
+        MdtPolicy::RoundRobin => "on one MDT after the other".to_owned(),
+        MdtPolicy::List(all) => {
+            format!("on one after the other of MDTs {}", all.iter().map(u32::to_string).collect::<Vec<_>>().join(", "))
+        }
+        MdtPolicy::Weighted => "on MDTs by their free inodes".to_owned(),
+        MdtPolicy::Inherit => "on the MDT of the directory above".to_owned(),
+        MdtPolicy::Off => "as the target does by itself".to_owned(),
+    }
+}
+
+fn layout_words(policy: &LayoutPolicy) -> String {
+    let stripe = match policy {
+        LayoutPolicy::Preserve => return "as in the source".to_owned(),
+        LayoutPolicy::Default => return "as the target does by itself".to_owned(),
+        LayoutPolicy::Rules(rules) => return counted(rules.len() as u64, "rule", "rules"),
+        LayoutPolicy::Stripe(stripe) => stripe,
+    };
+    let count = stripe.count.map(|n| match u64::try_from(n) {
+        Ok(n) => counted(n, "stripe", "stripes"),
+        Err(_) => "one stripe on each OST".to_owned(),
+    });
+    let each = stripe.size.map(|n| format!("stripes of {}", size(n)));
+    let pool = stripe.pool.as_ref().map(|name| format!("pool {}", escaped(name.as_bytes())));
+    [count, each, pool].into_iter().flatten().collect::<Vec<_>>().join(", ")
+}
+
+/// The files that a rule is about.
+fn rule_words(rule: &LayoutRule) -> String {
+    let LayoutRule {
+        min_size,
+        max_size,
+        name,
+        source_pool,
+        source_min_stripes,
+        source_max_stripes,
+        source_layout,
+        layout: _,
+    } = rule;
+    let shown = |text: &String| escaped(text.as_bytes());
+    let all = [
+        min_size.map(|n| format!("at least {}", size(n))),
+        max_size.map(|n| format!("at most {}", size(n))),
+        name.as_ref().map(|glob| format!("named {}", shown(glob))),
+        source_pool.as_ref().map(|name| format!("from pool {}", shown(name))),
+        source_min_stripes.map(|n| format!("with at least {}", counted(n.into(), "stripe", "stripes"))),
+        source_max_stripes.map(|n| format!("with at most {}", counted(n.into(), "stripe", "stripes"))),
+        source_layout.as_ref().map(|kind| format!("with layout {}", shown(kind))),
+    ];
+    let said: Vec<String> = all.into_iter().flatten().collect();
+    if said.is_empty() { "all others".to_owned() } else { said.join(", ") }
 }
 
 const NO_LIMIT: &str = "no limit";
@@ -199,6 +284,7 @@ fn verifies(list: &mut Settings, verify: &VerifyPolicy) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::lustre::Stripe;
     use crate::model::{JobId, RootIdentity};
 
     fn spec(pass: &str, policy: Policy) -> JobSpec {
@@ -239,5 +325,42 @@ mod tests {
             ("What is removed at most", "1.5 % of the target"),
         ];
         assert_eq!(told(&spec("sync", policy)), expected.map(|(what, value)| (what, value.to_owned())));
+    }
+
+    #[test]
+    fn what_was_asked_of_lustre_is_told() {
+        let rules = vec![
+            LayoutRule {
+                min_size: Some(1 << 30),
+                name: Some("<*>".into()),
+                layout: LayoutPolicy::Stripe(Stripe { count: Some(-1), size: Some(4 << 20), pool: Some("a&b".into()) }),
+                ..LayoutRule::default()
+            },
+            LayoutRule { layout: LayoutPolicy::Default, ..LayoutRule::default() },
+        ];
+        let lustre = LustrePolicy {
+            mdt: MdtPolicy::List(vec![0, 2]),
+            mdt_depth: 2,
+            layout: LayoutPolicy::Rules(rules),
+            pools: vec![("flash".into(), "ssd".into())],
+            mirrors: true,
+            relayout: true,
+            hsm: HsmPolicy::Skip,
+        };
+        let expected = [
+            ("Lustre: directories are made", "on one after the other of MDTs 0, 2"),
+            ("Lustre: of directories, so many are placed", "2 levels"),
+            (
+                "Lustre: files are striped",
+                "rule 1: at least 1 GiB, named &lt;*&gt;: one stripe on each OST, stripes of 4 MiB, pool a&amp;b",
+            ),
+            ("Lustre: files are striped", "rule 2: all others: as the target does by itself"),
+            ("Lustre: pool of the source and of the target", "flash: ssd"),
+            ("Lustre: mirrored files stay mirrored", "yes"),
+            ("Lustre: files that are striped otherwise are written anew", "yes"),
+            ("Lustre: files whose data are only in an archive", "left out"),
+        ];
+        let policy = Policy { lustre, ..Policy::default() };
+        assert_eq!(told(&spec("copy", policy)), expected.map(|(what, value)| (what, value.to_owned())));
     }
 }

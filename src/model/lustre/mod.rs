@@ -3,7 +3,12 @@
 //! Invariant: a decision depends on the policy, the place in the tree and what the target is made of alone, so whoever
 //! does a task again decides alike.
 
-use super::Layout;
+mod layouts;
+mod placer;
+
+pub use layouts::Layouts;
+pub use placer::Placer;
+
 use serde::{Deserialize, Serialize};
 
 /// What is asked of a Lustre target, and of released files in a Lustre source. It says nothing to others.
@@ -129,7 +134,7 @@ pub struct Servers {
 }
 
 /// A rule of a policy file.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct LayoutRule {
     /// Files of this size and more, in bytes.
     pub min_size: Option<u64>,
@@ -147,65 +152,4 @@ pub struct LayoutRule {
     pub source_layout: Option<String>,
     /// What they get; never rules again.
     pub layout: LayoutPolicy,
-}
-
-/// Decides on layouts, ready to use.
-#[derive(Debug, Clone)]
-pub struct Layouts {}
-
-impl Layouts {
-    /// Prepares a policy for a target that has these pools (none: it cannot be told).
-    ///
-    /// # Errors
-    /// A glob that cannot be understood.
-    pub fn new(_policy: &LustrePolicy, _pools: Option<Vec<String>>) -> Result<Self, String> {
-        todo!()
-    }
-
-    /// Must the source's layout be known?
-    pub fn needs_source(&self) -> bool {
-        todo!()
-    }
-
-    /// The layout of a new file (none: as the target does by itself), and pools that had to be dropped. `path` is
-    /// relative to the root.
-    pub fn of_file(&self, _path: &[u8], _size: u64, _source: Option<&Layout>) -> (Option<Layout>, Vec<String>) {
-        todo!()
-    }
-
-    /// The default layout of a directory whose source has this one; none: it has none of its own.
-    pub fn of_directory(&self, _source: Option<&Layout>) -> (Option<Layout>, Vec<String>) {
-        todo!()
-    }
-
-    /// Are directories' default layouts carried at all?
-    pub fn carries_directories(&self) -> bool {
-        todo!()
-    }
-}
-
-/// Decides on which MDT directories are made, ready to use.
-#[derive(Debug, Clone)]
-pub struct Placer {}
-
-impl Placer {
-    /// Prepares a policy for a target with these MDTs. None if nothing is to be placed: one MDT, or the policy says so.
-    pub fn new(_policy: &LustrePolicy, _mdts: &[Mdt]) -> Option<Self> {
-        todo!()
-    }
-
-    /// Is a directory in `parent` placed at all?
-    pub fn places_in(&self, _parent: &super::RelPath) -> bool {
-        todo!()
-    }
-
-    /// MDTs to try, the best first, for the `nth` directory (from 0, by name) in `parent`, which lies on MDT `above`.
-    pub fn mdts_for(&self, _parent: &super::RelPath, _nth: u64, _above: u32) -> Vec<u32> {
-        todo!()
-    }
-
-    /// MDTs that the policy names and that the target has not, or that are not active.
-    pub fn missing(&self) -> &[u32] {
-        todo!()
-    }
 }
