@@ -17,10 +17,6 @@ use std::sync::{Mutex, PoisonError};
 const MAX_ALIGN_BYTES: u64 = 1 << 30;
 /// Names of pools that are told; a filesystem has few, and what it says of itself is not trusted.
 const MAX_TOLD_POOLS: usize = 100;
-/// Pattern of stripes of which several lie on one OST.
-const OVERSTRIPED: u32 = 0x200;
-/// A stripe on each OST there is.
-const ALL_OSTS: u16 = u16::MAX;
 
 /// Decides on layouts in one target.
 pub(super) struct LayOut {
@@ -28,8 +24,6 @@ pub(super) struct LayOut {
     /// Existing files get the layout that is wanted, too.
     relayout: bool,
     mirrors: bool,
-    /// OSTs of the target.
-    osts: usize,
     /// Default layout of the target's root: directories have it by inheritance.
     root: Option<Layout>,
     /// Pools that were told to be missing.
@@ -48,9 +42,10 @@ impl LayOut {
         let Some(servers) = roots.target.servers() else { return Ok(None) };
         let policy = &spec.policy.lustre;
         let layouts = Layouts::new(policy, servers.pools).map_err(OpenError::Refused)?;
+        let layouts = layouts.with_osts(servers.osts.len());
         let root = target.placing().and_then(|root| root.default_layout().unwrap_or(None));
         let (relayout, mirrors, told) = (policy.relayout, policy.mirrors, Mutex::default());
-        Ok(Some(LayOut { layouts, relayout, mirrors, osts: servers.osts.len(), root, told }))
+        Ok(Some(LayOut { layouts, relayout, mirrors, root, told }))
     }
 
     /// Says once that the target has no such pools. True if there is any to say it of.
@@ -65,23 +60,15 @@ impl LayOut {
         !pools.is_empty()
     }
 
-    /// Is a file of the target striped as `wanted`? More stripes than there are OSTs nobody could give it.
-    fn is_as(&self, have: &Layout, wanted: &Layout) -> bool {
-        let mut possible = wanted.clone();
-        for (possible, have) in possible.components.iter_mut().zip(&have.components) {
-            let is_limited = possible.pattern & OVERSTRIPED == 0 && possible.stripe_count != ALL_OSTS;
-            if is_limited && !have.osts.is_empty() && usize::from(possible.stripe_count) > self.osts {
-                possible.stripe_count = u16::try_from(self.osts).unwrap_or(ALL_OSTS);
-            }
-        }
-        have.is_as(wanted) || have.is_as(&possible)
-    }
-
     /// The default layout that a directory of the target should get, and whether it lost a pool; none if it is right.
     #[allow(clippy::type_complexity)]
     fn default_change(&self, source: &dyn Dir, target: &dyn Dir) -> Result<Option<(Option<Layout>, bool)>, FsError> {
         let (Some(theirs), Some(ours)) = (source.placing(), target.placing()) else { return Ok(None) };
-        let (want, dropped) = self.layouts.of_directory(theirs.default_layout()?.as_ref());
+        let theirs = theirs.default_layout()?;
+        let (want, dropped) = self.layouts.of_directory(theirs.as_ref());
+        if theirs.is_some() && want.is_none() {
+            return Ok(None); // nothing of it can be carried
+        }
         let have = ours.default_layout()?.map(|have| have.carried(self.mirrors));
         // One that has the root's got it when it was made: who prepared the root wanted it so.
         let is_inherited = || have == self.root.as_ref().map(|root| root.carried(self.mirrors));
@@ -151,9 +138,9 @@ impl CopyPass {
 
     /// Is a file of the target laid out as planned? Where that cannot be told it is.
     pub(super) fn is_as_planned(&self, plan: &Plan, target: &dyn Dir, name: &[u8]) -> bool {
-        let (Some(lay_out), Some(wanted)) = (&self.lay_out, &plan.layout) else { return true };
+        let Some(wanted) = &plan.layout else { return true };
         let Some(have) = target.placing().map(|dir| dir.layout(name)) else { return true };
-        have.map_or(true, |have| have.is_some_and(|have| lay_out.is_as(&have, wanted)))
+        have.map_or(true, |have| have.is_some_and(|have| have.is_as(wanted)))
     }
 
     /// Has an existing file the layout that it should have? Nobody looks unless that was asked for.

@@ -56,9 +56,8 @@ impl Job {
         let at = tempfile::tempdir().unwrap();
         sh(at.path(), &format!("mkdir source target; cd source; {script}"));
         let options = Options { job: JobId::random() };
-        let open = |name: &str, side| {
-            fs::open(at.path().join(name).as_os_str().as_encoded_bytes(), side, &options).unwrap()
-        };
+        let open =
+            |name: &str, side| fs::open(at.path().join(name).as_os_str().as_encoded_bytes(), side, &options).unwrap();
         let (source, faults) = faulty(open("source", Side::Source), faults);
         let ((source, theirs), (target, ours)) = (striped(source), striped(open("target", Side::Target)));
         let mut policy = Policy::default();
@@ -301,7 +300,10 @@ fn released_files_fail_each_with_the_way_out_and_nothing_is_read() {
     let t = &report.totals;
     assert_eq!((t.failed, t.released, t.filtered, t.bytes_copied), (5, 0, 0, 6));
     let said = messages(&report);
-    assert_eq!(said.iter().map(|(path, _)| &path[..]).collect::<Vec<_>>(), ["d/one", "d/small", "empty", "large", "two"]);
+    assert_eq!(
+        said.iter().map(|(path, _)| &path[..]).collect::<Vec<_>>(),
+        ["d/one", "d/small", "empty", "large", "two"]
+    );
     assert!(said.iter().all(|(_, m)| m.contains("HSM released") && m.contains("--hsm copy")), "{said:?}");
     assert!(job.is_same("there"));
     // Recalled, they are copied.
