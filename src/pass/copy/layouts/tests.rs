@@ -4,6 +4,7 @@ use crate::fs::layers::faulty::{Fault, Faults, faulty};
 use crate::fs::layers::striped::{Servants, plain, striped};
 use crate::fs::{self, Options, Side};
 use crate::model::lustre::HsmPolicy;
+use crate::model::task::{Entries, Entry, tag};
 use crate::model::{DeletePolicy, JobId, Operation, Policy, Queue, Report, Task, Timestamp};
 use crate::pass::{Run, row};
 use proptest::prelude::*;
@@ -69,6 +70,11 @@ impl Job {
 
     /// Works on everything.
     fn run(&mut self, pass: &str) -> Report {
+        self.run_from(pass, vec![Task::root()])
+    }
+
+    /// Works on these tasks and on all that come of them.
+    fn run_from(&mut self, pass: &str, first: Vec<Task>) -> Report {
         let mut spec = JobSpec {
             priority: 1,
             id: JobId::random(),
@@ -83,7 +89,7 @@ impl Job {
         spec.policy.verify.sample_ppm = 1_000_000;
         let pass = row(pass).unwrap().prepare(&spec, self.roots.clone(), true).unwrap();
         let mut all = Report::default();
-        let (mut now, mut later) = (vec![Task::root()], Vec::new());
+        let (mut now, mut later) = (first, Vec::new());
         for is_walk in [true, false] {
             while let Some(task) = now.pop() {
                 if is_walk && task.queue() == Queue::Finish {
@@ -337,6 +343,12 @@ fn a_released_file_that_is_right_already_needs_no_data() {
         assert_eq!((t.failed, t.released, t.copied), (0, 0, 0));
         assert_eq!(t.updated, u64::from(hsm == HsmPolicy::Fail));
     }
+    // Somebody took the directory for new, and it is not: nobody needs the data all the same.
+    let mut entries = Entries::default();
+    entries.push(&Entry { name: b"small", kind: Some(Kind::File), metadata: None }).unwrap();
+    let dir = RelPath::parse(b"d".to_vec()).unwrap();
+    let t = job.run_from("copy", vec![Task::Batch { dir, entries, tag: tag::FRESH | tag::ALL }]).totals;
+    assert_eq!((t.released, t.unchanged), (0, 1));
     // Its contents cannot be compared without it.
     (job.policy.checksum, job.policy.lustre.hsm) = (true, HsmPolicy::Fail);
     assert_eq!(job.copy().totals.failed, 5);
