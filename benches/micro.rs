@@ -53,7 +53,7 @@ fn main() {
             drop(black_box(telemetry::begin(black_box(job), TaskId { message: Some((7, number)), number })));
         }
     });
-    let options = Options { job };
+    let options = Options::new(job);
     let synth = fs::open(b"synth://?entries=1000&files=1000", Side::Source, &options).expect("it opens");
     let root = synth.open_dir(&RelPath::root()).expect("a root");
     measure("synth: list, per entry", 1000, || {

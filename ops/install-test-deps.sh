@@ -19,6 +19,8 @@ packages_of() {
         # A test reads YAML.
         graphite-manage) echo graphite-web python3-yaml ;;
         ip) echo iproute2 ;;
+        # A library, for a test that makes bindings anew.
+        libclang) echo libclang1 ;;
         memcached) echo memcached ;;
         node) echo nodejs ;;
         npm) echo npm ;;
@@ -44,15 +46,22 @@ fail() {
 }
 
 if [ $# -eq 0 ]; then
-    set -- bindfs carbon-cache cc chromium curl getfattr graphite-manage ip memcached node npm openssl prometheus promtool python3 \
+    set -- bindfs carbon-cache cc chromium curl getfattr graphite-manage ip libclang memcached node npm openssl prometheus promtool python3 \
         rabbitmq-server rsync script setfacl shellcheck statsd strace systemd-analyze /usr/bin/time
 fi
+
+is_there() {
+    case $1 in
+        libclang) [ -n "${LIBCLANG_PATH:-}" ] || /sbin/ldconfig -p | grep -qE '[[:space:]]libclang(-[0-9]+)?\.so' ;;
+        *) PATH=$PATH:/usr/sbin:/sbin command -v "$1" >/dev/null ;;
+    esac
+}
 
 missing=()
 from_npm=()
 for command in "$@"; do
     packages=$(packages_of "$command")
-    if ! PATH=$PATH:/usr/sbin:/sbin command -v "$command" >/dev/null; then
+    if ! is_there "$command"; then
         read -ra words <<<"$packages"
         case $packages in
             npm:*) from_npm+=("${words[@]#npm:}") ;;

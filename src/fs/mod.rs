@@ -18,6 +18,7 @@ mod conformance;
 pub mod contents;
 mod latency;
 pub mod layers;
+pub mod lustre;
 pub mod null;
 pub mod posix;
 pub mod synth;
@@ -266,7 +267,8 @@ pub trait Dir: Send + Sync {
     /// Opens a regular file for reading, its access time left alone where that is allowed.
     ///
     /// # Errors
-    /// `ELOOP` ([`Class::OtherKind`]) if it is not a regular file; nothing else is ever opened.
+    /// `ELOOP` ([`Class::OtherKind`]) if it is not a regular file; nothing else is ever opened. `ENODATA` of
+    /// [`Operation::Recall`] if its data are only in an archive, and [`Options::recall`] is not set.
     fn open_file(&self, name: &[u8]) -> Result<Box<dyn SourceFile>>;
 
     /// The target of a symlink.
@@ -557,6 +559,20 @@ pub struct Adapter {
 pub struct Options {
     /// Part of the names of working files, so that leftovers can be told from files in use.
     pub job: crate::model::JobId,
+    /// Files whose data are only in an archive may be opened, which has them recalled when they are read.
+    pub recall: bool,
+}
+
+impl Options {
+    /// For this job, and nothing is recalled.
+    pub fn new(job: crate::model::JobId) -> Self {
+        Options { job, recall: false }
+    }
+
+    /// For this job, as its policy asks.
+    pub fn of(job: crate::model::JobId, policy: &crate::model::Policy) -> Self {
+        Options { job, recall: policy.lustre.hsm == crate::model::lustre::HsmPolicy::Copy }
+    }
 }
 
 /// Every filesystem that treehaul knows. A path without a scheme is `file`.

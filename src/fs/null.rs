@@ -419,7 +419,7 @@ mod tests {
 
     #[test]
     fn each_operation_of_a_slow_target_waits() {
-        let options = Options { job: crate::model::JobId::random() };
+        let options = Options::new(crate::model::JobId::random());
         let fs = open(b"?latency=5ms", Side::Target, &options).unwrap();
         let start = std::time::Instant::now();
         let dir = fs.open_dir(&RelPath::root()).unwrap();

@@ -143,7 +143,7 @@ fn run_hostile(pass_name: &str) {
     };
     let url = std::env::var("TREEHAUL_TEST_AMQP").expect("run `make test`, it starts RabbitMQ");
     let config = AmqpConfig::parse(&url, QueueType::Quorum).unwrap();
-    let open = |side, path: &[u8]| fs::open(path, side, &Options { job: spec.id }).unwrap();
+    let open = |side, path: &[u8]| fs::open(path, side, &Options::new(spec.id)).unwrap();
     let roots = Roots { source: open(Side::Source, &spec.source), target: open(Side::Target, &spec.target) };
     let spec = JobSpec {
         source_root: roots.source.identity().unwrap(),

@@ -141,8 +141,8 @@ fn gate_of(pass: &Arc<dyn Pass>, spec: &JobSpec) -> crate::broker::Gate {
 /// Is the source's root still there, and the same? If it is not, everything in it seemed to vanish.
 fn check_source(spec: &JobSpec) -> Result<(), String> {
     let gone = |why: String| format!("the source {} is not what it was any more: {why}", escaped(&spec.source));
-    let opened =
-        crate::fs::open(&spec.source, Side::Source, &Options { job: spec.id }).map_err(|e| gone(e.to_string()))?;
+    let opened = crate::fs::open(&spec.source, Side::Source, &Options::of(spec.id, &spec.policy))
+        .map_err(|e| gone(e.to_string()))?;
     let now = opened.identity().map_err(|e| gone(e.to_string()))?;
     now.differs(&spec.source_root).map_or(Ok(()), |why| Err(gone(why)))
 }

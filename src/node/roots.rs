@@ -51,7 +51,7 @@ pub fn prepare(
     policy: &Policy,
     timed: Timed<'_>,
 ) -> Result<Prepared, NodeError> {
-    let options = Options { job };
+    let options = Options::of(job, policy);
     let (source_adapter, source_path) = fs::adapter_of(source)?;
     let (target_adapter, target_path) = fs::adapter_of(target)?;
     let posix = |adapter: &fs::Adapter| adapter.scheme == "file";

@@ -123,7 +123,7 @@ fn open_checked(
     timed: layers::Timed<'_>,
 ) -> Result<Opened, String> {
     let row = row(&spec.pass).ok_or_else(|| format!("this version has no pass '{}'", spec.pass))?;
-    let options = Options { job: spec.id };
+    let options = Options::of(spec.id, &spec.policy);
     let (adapter, path) = fs::adapter_of(&held.target).map_err(|e| e.to_string())?;
     // A dry run makes no target: workers may find none.
     if !spec.policy.dry_run

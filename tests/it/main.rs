@@ -26,6 +26,7 @@ mod kill;
 mod limits;
 mod links;
 mod logs;
+mod lustre_library;
 mod monitors;
 mod scale;
 mod security;

@@ -40,7 +40,7 @@ struct Target {
 }
 
 fn options() -> Options {
-    Options { job: JobId::random() }
+    Options::new(JobId::random())
 }
 
 fn open_root(root: &[u8], side: Side) -> Arc<dyn Filesystem> {

@@ -430,7 +430,7 @@ mod tests {
     const PAUSE: Duration = Duration::from_millis(20);
 
     fn metered_root(root: &[u8], side: Side, timings: &Arc<Timings>) -> Box<dyn Dir> {
-        let fs = open(root, side, &Options { job: JobId::random() }).unwrap_or_else(|e| panic!("{e}"));
+        let fs = open(root, side, &Options::new(JobId::random())).unwrap_or_else(|e| panic!("{e}"));
         metered(fs, Some(timings)).open_dir(&RelPath::root()).unwrap()
     }
 
@@ -528,7 +528,7 @@ mod tests {
 
     #[test]
     fn without_timings_there_is_no_layer() {
-        let fs = open(b"null://", Side::Target, &Options { job: JobId::random() }).unwrap();
+        let fs = open(b"null://", Side::Target, &Options::new(JobId::random())).unwrap();
         assert!(Arc::ptr_eq(&metered(Arc::clone(&fs), None), &fs));
     }
 }

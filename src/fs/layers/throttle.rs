@@ -410,7 +410,7 @@ mod tests {
 
     #[test]
     fn the_tightest_limit_is_the_one_that_chunks_are_cut_by() {
-        let options = crate::fs::Options { job: crate::model::JobId::random() };
+        let options = crate::fs::Options::new(crate::model::JobId::random());
         let with = |rates: &[Option<u64>]| {
             let limiter =
                 |rate: &Option<u64>| Arc::new(Limiter::new(Limits { bytes_per_second: *rate, ..Limits::default() }));

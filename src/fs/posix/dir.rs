@@ -1,11 +1,11 @@
 //! A directory that is held open.
 
-use super::super::{Dir, Edit, FsError, Made, New, NewEntry, PartFile, Result, SourceFile, Xattrs};
+use super::super::{Dir, Edit, FsError, Made, New, NewEntry, PartFile, Placing, Result, SourceFile, Xattrs};
 use super::edit::{Node, metadata_of};
 use super::file::PosixFile;
 use super::part::PosixPart;
-use super::{Shared, new, open_child, remove, xattr};
-use crate::model::{Kind, Layout, Metadata, Operation, task::Entry};
+use super::{Shared, new, open_child, project, remove, xattr};
+use crate::model::{Kind, Layout, Metadata, Operation, Project, task::Entry};
 use rustix::fs::{AtFlags, FileType, FlockOperation, Mode, OFlags, RawDir, RenameFlags, SeekFrom, StatxFlags};
 use rustix::io::Errno;
 use std::any::Any;
@@ -18,7 +18,7 @@ const LIST_BYTES: usize = 64 << 10;
 
 pub(super) struct PosixDir {
     pub(super) fd: Arc<OwnedFd>,
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
     /// Does it hand down ACLs, and its group? Asked once.
     inherits: OnceLock<Inherits>,
 }
@@ -48,7 +48,7 @@ impl PosixDir {
         PosixDir { fd: Arc::new(fd), shared, inherits: OnceLock::new() }
     }
 
-    fn at(&self) -> BorrowedFd<'_> {
+    pub(super) fn at(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
     }
 
@@ -78,11 +78,19 @@ impl PosixDir {
         Ok(())
     }
 
-    /// Puts a new directory where something else stands.
-    fn make_dir_over(&self, name: &[u8]) -> Result<Made> {
-        let fail = |e| FsError::new(Operation::MakeDirectory, e);
+    /// Takes from a new directory what it inherited.
+    pub(super) fn drop_inherited(&self, child: &dyn Edit) -> Result<()> {
+        if self.inherits().acl {
+            child.remove_xattr(xattr::ACL_DEFAULT)?;
+            child.remove_xattr(xattr::ACL_ACCESS)?;
+        }
+        Ok(())
+    }
+
+    /// Puts a new directory, made by `make`, where something else stands.
+    pub(super) fn make_dir_over(&self, name: &[u8], make: &dyn Fn(&[u8]) -> Result<()>) -> Result<Made> {
         let aside = self.shared.aside();
-        rustix::fs::mkdirat(self.at(), &aside[..], Mode::RWXU).map_err(fail)?;
+        make(&aside)?;
         let swapped = new::swap_in(self.at(), &aside, name, &self.shared);
         if let Err(e) = swapped {
             // The error that counts is the first one; the empty directory is a leftover at worst.
@@ -137,7 +145,12 @@ impl Dir for PosixDir {
     }
 
     fn open_file(&self, name: &[u8]) -> Result<Box<dyn SourceFile>> {
-        Ok(Box::new(PosixFile::open(self.at(), name)?))
+        let file = PosixFile::open(self.at(), name, self.shared.lustre.is_some())?;
+        // Reading it would have it recalled, and whoever reads wait for that.
+        if self.shared.lustre.as_ref().is_some_and(|on_lustre| !on_lustre.recall) && file.is_released()? {
+            return Err(FsError::new(Operation::Recall, Errno::NODATA));
+        }
+        Ok(Box::new(file))
     }
 
     fn read_link(&self, name: &[u8]) -> Result<Vec<u8>> {
@@ -159,7 +172,10 @@ impl Dir for PosixDir {
         }
         match self.stat(name) {
             Ok(m) if m.kind == Kind::Directory => Ok(Made::Existed),
-            Ok(_) => self.make_dir_over(name),
+            Ok(_) => self.make_dir_over(name, &|aside| {
+                let made = rustix::fs::mkdirat(self.at(), aside, Mode::RWXU);
+                made.map_err(|e| FsError::new(Operation::MakeDirectory, e))
+            }),
             Err(e) => Err(e),
         }
     }
@@ -168,9 +184,7 @@ impl Dir for PosixDir {
         match rustix::fs::mkdirat(self.at(), name, Mode::RWXU) {
             Ok(()) => {
                 if self.inherits().acl {
-                    let child = self.edit(name)?;
-                    child.remove_xattr(xattr::ACL_DEFAULT)?;
-                    child.remove_xattr(xattr::ACL_ACCESS)?;
+                    self.drop_inherited(&*self.edit(name)?)?;
                 }
                 Ok(Made::New)
             }
@@ -187,7 +201,8 @@ impl Dir for PosixDir {
     fn edit(&self, name: &[u8]) -> Result<Box<dyn Edit>> {
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let fd = rustix::fs::openat(&self.fd, name, flags, Mode::empty());
-        Ok(Box::new(Node::path(fd.map_err(|e| FsError::new(Operation::Open, e))?)))
+        let fd = fd.map_err(|e| FsError::new(Operation::Open, e))?;
+        Ok(Box::new(Node::path_at(fd, &self.fd, name, &self.shared)))
     }
 
     fn edit_self(&self) -> Result<Box<dyn Edit>> {
@@ -234,8 +249,8 @@ impl Dir for PosixDir {
         remove::move_to(self.at(), name, to.at(), to_name)
     }
 
-    fn make_part(&self, name: &[u8], size: u64, _layout: Option<&Layout>) -> Result<Box<dyn PartFile>> {
-        let part = PosixPart::make(&self.fd, self.inherits(), Arc::clone(&self.shared), name, size)?;
+    fn make_part(&self, name: &[u8], size: u64, layout: Option<&Layout>) -> Result<Box<dyn PartFile>> {
+        let part = PosixPart::make(&self.fd, self.inherits(), Arc::clone(&self.shared), name, size, layout)?;
         Ok(Box::new(part))
     }
 
@@ -254,6 +269,21 @@ impl Dir for PosixDir {
             Err(Errno::WOULDBLOCK) => Ok(None),
             Err(e) => Err(fail(e)),
         }
+    }
+
+    fn project(&self, name: &[u8]) -> Result<Option<Project>> {
+        if !name.is_empty() {
+            return project::of_child(self.at(), name, self.shared.lustre.is_some());
+        }
+        if self.shared.lustre.is_some() {
+            // The client answers from what it remembers: this has it look.
+            self.metadata()?;
+        }
+        project::of_descriptor(self.at())
+    }
+
+    fn placing(&self) -> Option<&dyn Placing> {
+        self.shared.lustre.is_some().then_some(self as &dyn Placing)
     }
 
     fn as_any(&self) -> &dyn Any {

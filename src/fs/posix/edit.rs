@@ -2,11 +2,12 @@
 
 use super::super::{Edit, FsError, Result, Xattrs};
 use super::dir::{STATX, kind_of};
-use super::{sys, xattr};
-use crate::model::{Kind, Metadata, Operation, Timestamp};
+use super::{Shared, project, sys, xattr};
+use crate::model::{Kind, Metadata, Operation, Project, Timestamp};
 use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, StatxTimestamp, Timespec, Timestamps, Uid, XattrFlags};
 use rustix::io::Errno;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 
 /// Attributes by name, or of the descriptor itself with an empty name and `AT_EMPTY_PATH`.
 pub(super) fn metadata_of(at: BorrowedFd<'_>, name: &[u8], flags: AtFlags) -> Result<Metadata> {
@@ -42,15 +43,23 @@ pub(super) fn timestamps(atime: Timestamp, mtime: Timestamp) -> Timestamps {
 pub(super) struct Node {
     fd: OwnedFd,
     is_path: bool,
+    /// Directory and name, where a call needs them (Lustre).
+    named: Option<(Arc<OwnedFd>, Vec<u8>)>,
 }
 
 impl Node {
     pub(super) fn open(fd: OwnedFd) -> Self {
-        Node { fd, is_path: false }
+        Node { fd, is_path: false, named: None }
     }
 
     pub(super) fn path(fd: OwnedFd) -> Self {
-        Node { fd, is_path: true }
+        Node { fd, is_path: true, named: None }
+    }
+
+    /// An `O_PATH` descriptor of what lies here under this name.
+    pub(super) fn path_at(fd: OwnedFd, dir: &Arc<OwnedFd>, name: &[u8], shared: &Shared) -> Self {
+        let named = shared.lustre.as_ref().map(|_| (Arc::clone(dir), name.to_vec()));
+        Node { named, ..Node::path(fd) }
     }
 
     pub(super) fn descriptor(&self) -> BorrowedFd<'_> {
@@ -126,6 +135,15 @@ impl Edit for Node {
         match done {
             Ok(()) | Err(Errno::NODATA | Errno::OPNOTSUPP) => Ok(()),
             Err(e) => Err(FsError::new(Operation::RemoveXattr, e)),
+        }
+    }
+
+    fn set_project(&self, project: Project) -> Result<()> {
+        let named = self.named.as_ref().map(|(dir, name)| (&**dir, &name[..]));
+        if self.is_path {
+            project::set_by_path(self.fd.as_fd(), named, project)
+        } else {
+            project::set(self.fd.as_fd(), project)
         }
     }
 }

@@ -2,8 +2,9 @@
 
 use super::super::{FsError, Result, SourceFile, Xattrs};
 use super::edit::metadata_of;
-use super::{with_noatime, xattr};
-use crate::model::{Kind, Metadata, Operation};
+use super::{placing, project, with_noatime, xattr};
+use crate::fs::lustre;
+use crate::model::{Kind, Layout, Metadata, Operation, Project};
 use rustix::fs::{Advice, AtFlags, Mode, OFlags, SeekFrom};
 use rustix::io::Errno;
 use std::num::NonZeroU64;
@@ -24,11 +25,12 @@ const LEASE_PAUSES_MS: [u64; 8] = [5, 20, 75, 150, 250, 500, 500, 500];
 
 pub(super) struct PosixFile {
     fd: OwnedFd,
+    on_lustre: bool,
     at_open: Metadata,
 }
 
 impl PosixFile {
-    pub(super) fn open(at: BorrowedFd<'_>, name: &[u8]) -> Result<Self> {
+    pub(super) fn open(at: BorrowedFd<'_>, name: &[u8], on_lustre: bool) -> Result<Self> {
         let open = |flags| patiently(|| rustix::fs::openat(at, name, flags, Mode::empty()));
         let fd = with_noatime(open, READ).map_err(|e| {
             // A socket, or a device without a driver: it is not a file.
@@ -38,7 +40,21 @@ impl PosixFile {
         if at_open.kind != Kind::File {
             return Err(FsError::new(Operation::Open, Errno::LOOP));
         }
-        Ok(PosixFile { fd, at_open })
+        Ok(PosixFile { fd, on_lustre, at_open })
+    }
+
+    pub(super) fn fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+
+    /// Are its data only in an archive?
+    pub(super) fn is_released(&self) -> Result<bool> {
+        placing::is_released(self.fd(), self.at_open.size, self.at_open.blocks_512)
+    }
+
+    /// The MDT that it lies on.
+    pub(super) fn mdt(&self) -> Result<u32> {
+        lustre::sys::mdt(self.fd()).map_err(|e| FsError::new(Operation::GetMdt, e))
     }
 }
 
@@ -114,6 +130,15 @@ impl SourceFile for PosixFile {
         }
         let advised = rustix::fs::fadvise(&self.fd, offset, NonZeroU64::new(bytes), Advice::DontNeed);
         advised.map_err(|e| FsError::new(Operation::Flush, e))
+    }
+
+    fn layout(&self) -> Result<Option<Layout>> {
+        if self.on_lustre { placing::layout_of(self.fd()) } else { Ok(None) }
+    }
+
+    fn project(&self) -> Result<Option<Project>> {
+        // What hands it down is a directory.
+        Ok(project::of_descriptor(self.fd())?.map(|project| Project { inherit: false, ..project }))
     }
 
     fn descriptor(&self) -> Option<BorrowedFd<'_>> {

@@ -13,7 +13,9 @@ mod mounts;
 mod new;
 mod overlap;
 mod part;
+mod placing;
 mod probe;
+mod project;
 mod remove;
 mod sys;
 mod trial;
@@ -25,9 +27,10 @@ pub use sys::{be_nice, outlive_file_limits};
 pub use trial::{Outcome, Trials, Tried, Weight, try_out};
 
 use self::dir::PosixDir;
-use super::{Dir, Filesystem, FsError, Options, Result, RootError, Side, Traits, Usage};
+use self::placing::OnLustre;
+use super::{Dir, Filesystem, FsError, Options, Result, RootError, Side, Traits, Usage, lustre};
 use crate::model::fleet::Space;
-use crate::model::{JobId, Operation, RelPath, RootIdentity};
+use crate::model::{JobId, Operation, RelPath, RootIdentity, Servers};
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 use std::ffi::OsStr;
@@ -43,6 +46,8 @@ const DIRECTORY: OFlags =
 /// What all handles of one root share.
 struct Shared {
     job: JobId,
+    /// Set if the root is Lustre.
+    lustre: Option<OnLustre>,
     /// Owner and group that new entries get: this process's, or what an NFS server or mount makes of them.
     uid: AtomicU32,
     gid: AtomicU32,
@@ -53,9 +58,20 @@ struct Shared {
 }
 
 impl Shared {
+    /// For trials: where it is does not matter.
     fn new(job: JobId) -> Arc<Self> {
+        Self::with(job, None)
+    }
+
+    /// For a root.
+    fn of(root: BorrowedFd<'_>, options: &Options) -> Arc<Self> {
+        Self::with(options.job, lustre::is_lustre(root).then(|| OnLustre::new(options.recall)))
+    }
+
+    fn with(job: JobId, lustre: Option<OnLustre>) -> Arc<Self> {
         Arc::new(Shared {
             job,
+            lustre,
             uid: AtomicU32::new(rustix::process::geteuid().as_raw()),
             gid: AtomicU32::new(rustix::process::getegid().as_raw()),
             tmpfile: AtomicBool::new(true),
@@ -95,9 +111,9 @@ pub fn open(path: &[u8], side: Side, options: &Options) -> std::result::Result<A
     let flags = DIRECTORY.difference(OFlags::NOFOLLOW).difference(OFlags::NOATIME);
     let root = rustix::fs::openat(CWD, os_path, flags, Mode::empty())
         .map_err(|e| fail(FsError::new(Operation::OpenRoot, e)))?;
-    let shared = Shared::new(options.job);
+    let shared = Shared::of(root.as_fd(), options);
     let traits = match side {
-        Side::Source => Traits { time_granularity_ns: probe::known_granularity(root.as_fd()), ..Traits::default() },
+        Side::Source => probe::traits_unwritten(root.as_fd()),
         Side::Target => probe::traits(root.as_fd(), &shared),
         Side::Trial => probe::traits_unseen(root.as_fd(), &shared),
     };
@@ -126,6 +142,19 @@ impl Filesystem for PosixFs {
 
     fn identity(&self) -> Result<RootIdentity> {
         identity::of(self.root.as_fd())
+    }
+
+    fn servers(&self) -> Option<Servers> {
+        self.shared.lustre.as_ref().map(|_| lustre::servers(self.root.as_fd()))
+    }
+
+    fn barrier(&self, scratch: &dyn Dir) -> Result<()> {
+        let fail = |e: Errno| FsError::new(Operation::Flush, e);
+        if self.shared.lustre.is_none() {
+            return rustix::fs::syncfs(&self.root).map_err(fail);
+        }
+        let scratch = scratch.as_any().downcast_ref::<PosixDir>().ok_or_else(|| fail(Errno::XDEV))?;
+        placing::barrier(self.root.as_fd(), scratch, &self.shared)
     }
 
     fn usage(&self) -> Option<Usage> {

@@ -3,8 +3,8 @@
 use super::super::{Edit, FsError, Made, New, NewEntry, Result, SourceFile, Xattrs};
 use super::dir::{Inherits, kind_of, rename_new};
 use super::edit::{Node, metadata_of};
-use super::{Shared, contents, mounts, remove, sys, xattr};
-use crate::model::{Kind, Metadata, Operation, Timestamp};
+use super::{Shared, contents, mounts, placing, project, remove, sys, xattr};
+use crate::model::{Kind, Metadata, Operation, Project, Timestamp};
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -14,7 +14,7 @@ use std::sync::atomic::Ordering;
 /// Readable and writable by the maker alone until the final mode is set.
 pub(super) const PRIVATE: Mode = Mode::RUSR.union(Mode::WUSR);
 const WRITE: OFlags = OFlags::WRONLY.union(OFlags::CLOEXEC).union(OFlags::NOFOLLOW);
-const WRITE_NEW: OFlags = WRITE.union(OFlags::CREATE).union(OFlags::EXCL);
+pub(super) const WRITE_NEW: OFlags = WRITE.union(OFlags::CREATE).union(OFlags::EXCL);
 
 /// Where the entry is while it is being made.
 enum Place {
@@ -35,6 +35,7 @@ pub(super) struct PosixNew {
     place: Place,
     direct: bool,
     own_group: bool,
+    has_layout: bool,
 }
 
 impl PosixNew {
@@ -46,18 +47,35 @@ impl PosixNew {
         what: New<'_>,
         direct: bool,
     ) -> Result<Self> {
+        let mut has_layout = true;
+        let final_name = direct.then_some(name);
         let (node, place) = match what {
-            New::File | New::LaidOut(_) => create_file(dir.as_fd(), &shared, direct.then_some(name))?,
-            New::Symlink(target) => create_symlink(dir.as_fd(), &shared, direct.then_some(name), target)?,
-            New::Node(kind, rdev) => create_node(dir.as_fd(), &shared, direct.then_some(name), kind, rdev)?,
+            New::LaidOut(layout) if shared.lustre.is_some() => {
+                let name = final_name.map_or_else(|| shared.aside(), <[u8]>::to_vec);
+                let (fd, taken) = placing::create(dir.as_fd(), &name, WRITE_NEW, layout)?;
+                has_layout = taken;
+                (Node::open(fd), Place::Named(name))
+            }
+            New::File => create_file(dir.as_fd(), &shared, final_name)?,
+            New::LaidOut(_) => {
+                has_layout = false;
+                create_file(dir.as_fd(), &shared, final_name)?
+            }
+            New::Symlink(target) => create_symlink(dir, &shared, final_name, target)?,
+            New::Node(kind, rdev) => create_node(dir, &shared, final_name, kind, rdev)?,
         };
         let own_group = inherits.own_group;
         let dir = Arc::clone(dir);
-        let new = PosixNew { dir, shared, name: name.to_vec(), node: Some(node), place, direct, own_group };
+        let new = PosixNew { dir, shared, name: name.to_vec(), node: Some(node), place, direct, own_group, has_layout };
         if inherits.acl && !matches!(what, New::Symlink(_)) {
             new.remove_xattr(xattr::ACL_ACCESS)?;
         }
         Ok(new)
+    }
+
+    /// Can the filesystem keep quota projects? Tried out on this file.
+    pub(super) fn keeps_projects(&self) -> bool {
+        self.node(Operation::GetProject).is_ok_and(|node| project::are_kept(node.descriptor()))
     }
 
     fn node(&self, operation: Operation) -> Result<&Node> {
@@ -140,14 +158,14 @@ fn create_file(at: BorrowedFd<'_>, shared: &Shared, name: Option<&[u8]>) -> Resu
     Ok((Node::open(fd), Place::Named(name)))
 }
 
-fn create_symlink(at: BorrowedFd<'_>, shared: &Shared, name: Option<&[u8]>, target: &[u8]) -> Result<(Node, Place)> {
+fn create_symlink(at: &Arc<OwnedFd>, shared: &Shared, name: Option<&[u8]>, target: &[u8]) -> Result<(Node, Place)> {
     let name = name.map_or_else(|| shared.aside(), <[u8]>::to_vec);
     rustix::fs::symlinkat(target, at, &name[..]).map_err(|e| FsError::new(Operation::MakeSymlink, e))?;
     hold(at, name, Kind::Symlink, shared)
 }
 
 fn create_node(
-    at: BorrowedFd<'_>,
+    at: &Arc<OwnedFd>,
     shared: &Shared,
     name: Option<&[u8]>,
     kind: Kind,
@@ -168,7 +186,7 @@ fn create_node(
 
 /// Takes hold of what was just made under a name, and makes sure that nobody put something else there:
 /// attributes must not be set on a file that an attacker links into place.
-fn hold(at: BorrowedFd<'_>, name: Vec<u8>, kind: Kind, shared: &Shared) -> Result<(Node, Place)> {
+fn hold(at: &Arc<OwnedFd>, name: Vec<u8>, kind: Kind, shared: &Shared) -> Result<(Node, Place)> {
     let held = try_hold(at, &name, kind, shared);
     if held.is_err() {
         // Best effort, as for any working file.
@@ -177,7 +195,7 @@ fn hold(at: BorrowedFd<'_>, name: Vec<u8>, kind: Kind, shared: &Shared) -> Resul
     held.map(|node| (node, Place::Named(name)))
 }
 
-fn try_hold(at: BorrowedFd<'_>, name: &[u8], kind: Kind, shared: &Shared) -> Result<Node> {
+fn try_hold(at: &Arc<OwnedFd>, name: &[u8], kind: Kind, shared: &Shared) -> Result<Node> {
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let fd = rustix::fs::openat(at, name, flags, Mode::empty()).map_err(|e| FsError::new(Operation::Open, e))?;
     let found = rustix::fs::fstat(&fd).map_err(|e| FsError::new(Operation::Stat, e))?;
@@ -185,7 +203,7 @@ fn try_hold(at: BorrowedFd<'_>, name: &[u8], kind: Kind, shared: &Shared) -> Res
     if !own || kind_of(FileType::from_raw_mode(found.st_mode)) != Some(kind) {
         return Err(FsError::new(Operation::Open, Errno::STALE));
     }
-    Ok(Node::path(fd))
+    Ok(Node::path_at(fd, at, name, shared))
 }
 
 /// Renames `aside` to `name`, whatever stands there; a directory is moved out of the way and then removed.
@@ -244,6 +262,9 @@ impl Edit for PosixNew {
     fn remove_xattr(&self, name: &[u8]) -> Result<()> {
         self.node(Operation::RemoveXattr)?.remove_xattr(name)
     }
+    fn set_project(&self, project: Project) -> Result<()> {
+        self.node(Operation::SetProject)?.set_project(project)
+    }
 }
 
 impl NewEntry for PosixNew {
@@ -255,6 +276,10 @@ impl NewEntry for PosixNew {
     fn sync(&mut self) -> Result<()> {
         let fd = self.node(Operation::Flush)?.descriptor();
         rustix::fs::fsync(fd).map_err(|e| FsError::new(Operation::Flush, e))
+    }
+
+    fn has_layout(&self) -> bool {
+        self.has_layout
     }
 
     fn share_with(&mut self, source: &dyn SourceFile) -> bool {

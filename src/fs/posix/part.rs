@@ -6,8 +6,8 @@ use super::super::{Edit, FsError, Locked, PartFile, Result, SourceFile, Xattrs};
 use super::dir::Inherits;
 use super::edit::Node;
 use super::new::{PRIVATE, put_over};
-use super::{Shared, contents, sys, xattr};
-use crate::model::{Kind, Metadata, Operation, Timestamp};
+use super::{Shared, contents, placing, sys, xattr};
+use crate::model::{Kind, Layout, Metadata, Operation, Project, Timestamp};
 use rustix::fs::{AtFlags, Mode, OFlags};
 use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -26,6 +26,7 @@ pub(super) struct PosixPart {
     shared: Arc<Shared>,
     name: Vec<u8>,
     node: Node,
+    has_layout: bool,
 }
 
 impl PosixPart {
@@ -35,10 +36,18 @@ impl PosixPart {
         shared: Arc<Shared>,
         name: &[u8],
         size: u64,
+        layout: Option<&Layout>,
     ) -> Result<Self> {
         let flags = WRITE | OFlags::CREATE | OFlags::EXCL;
-        let fd = rustix::fs::openat(dir, name, flags, PRIVATE).map_err(|e| FsError::new(Operation::Create, e))?;
-        let part = PosixPart { dir: Arc::clone(dir), shared, name: name.to_vec(), node: Node::open(fd) };
+        let (fd, has_layout) = match layout {
+            Some(layout) if shared.lustre.is_some() => placing::create(dir.as_fd(), name, flags, layout)?,
+            _ => {
+                let made = rustix::fs::openat(dir, name, flags, PRIVATE);
+                (made.map_err(|e| FsError::new(Operation::Create, e))?, layout.is_none())
+            }
+        };
+        let node = Node::open(fd);
+        let part = PosixPart { dir: Arc::clone(dir), shared, name: name.to_vec(), node, has_layout };
         let prepared = part.prepare(inherits, size);
         if prepared.is_err() {
             // Best effort: a part file that no record names is removed by the next run.
@@ -57,7 +66,8 @@ impl PosixPart {
     pub(super) fn open(dir: &Arc<OwnedFd>, shared: Arc<Shared>, name: &[u8]) -> Result<Self> {
         let fail = |e| FsError::new(Operation::Open, e);
         let fd = rustix::fs::openat(dir, name, WRITE, Mode::empty()).map_err(fail)?;
-        let part = PosixPart { dir: Arc::clone(dir), shared, name: name.to_vec(), node: Node::open(fd) };
+        let node = Node::open(fd);
+        let part = PosixPart { dir: Arc::clone(dir), shared, name: name.to_vec(), node, has_layout: true };
         let m = part.metadata()?;
         let own = m.uid == part.shared.uid.load(Ordering::Relaxed) && m.nlink == 1 && m.mode == 0o600;
         if !own || m.kind != Kind::File {
@@ -119,6 +129,10 @@ impl PartFile for PosixPart {
         sys::checked_close(duplicate).map_err(|e| FsError::new(Operation::Close, e))
     }
 
+    fn has_layout(&self) -> bool {
+        self.has_layout
+    }
+
     fn sync(&self) -> Result<()> {
         rustix::fs::fdatasync(self.fd()).map_err(|e| FsError::new(Operation::Write, e))
     }
@@ -149,5 +163,8 @@ impl Edit for PosixPart {
     }
     fn remove_xattr(&self, name: &[u8]) -> Result<()> {
         self.node.remove_xattr(name)
+    }
+    fn set_project(&self, project: Project) -> Result<()> {
+        self.node.set_project(project)
     }
 }

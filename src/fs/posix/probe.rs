@@ -1,9 +1,9 @@
 //! What a target keeps of times: tried out on a file without a name, so nothing is left and nothing is touched.
 
 use super::super::{Edit, FsError, New, Result, Traits};
-use super::Shared;
 use super::dir::Inherits;
 use super::new::PosixNew;
+use super::{Shared, project};
 use crate::model::{Operation, Timestamp};
 use rustix::fs::{Mode, OFlags};
 use std::os::fd::BorrowedFd;
@@ -26,9 +26,15 @@ pub(super) fn traits_unseen(root: BorrowedFd<'_>, shared: &Arc<Shared>) -> Trait
     if rustix::fs::openat(root, ".", flags, Mode::RUSR | Mode::WUSR).is_ok() {
         return traits(root, shared);
     }
-    let time_granularity_ns =
-        rustix::fs::fstatfs(root).map_or(1, |s| usual_granularity_ns(s.f_type as u64 & 0xffff_ffff));
-    Traits { time_granularity_ns, ..Traits::default() }
+    traits_unwritten(root)
+}
+
+/// What can be told of a root that is only read.
+pub(super) fn traits_unwritten(root: BorrowedFd<'_>) -> Traits {
+    // The type of f_type differs between architectures; magic numbers have 32 bits.
+    let magic = rustix::fs::fstatfs(root).map_or(0, |s| u64::from(s.f_type as u32));
+    let projects = matches!(project::of_descriptor(root), Ok(Some(_)));
+    Traits { time_granularity_ns: usual_granularity_ns(magic), projects, ..Traits::default() }
 }
 
 /// What filesystems that are known for coarse times keep of them, by their magic number.
@@ -36,7 +42,7 @@ pub(super) fn usual_granularity_ns(magic: u64) -> u32 {
     match magic {
         0x4d44 => 2_000_000_000,                        // FAT
         0x2011_bab0 => 10_000_000,                      // exFAT
-        0x4244 | 0x482b => 1_000_000_000,               // HFS, HFS+
+        0x0bd0_0bd0 | 0x4244 | 0x482b => 1_000_000_000, // Lustre, HFS, HFS+
         0xff53_4d42 | 0xfe53_4d42 | 0x5346_544e => 100, // CIFS, SMB2, NTFS
         _ => 1,
     }
@@ -53,6 +59,7 @@ fn try_traits(root: BorrowedFd<'_>, shared: &Arc<Shared>) -> Result<Traits> {
         trial.set_times(t, t)?;
         Ok(trial.metadata()?.mtime)
     };
+    let projects = trial.keeps_projects();
     let seen = kept(TRIAL)?;
     let granularity = [1, 100, 1000, 1_000_000, 10_000_000, 1_000_000_000, 2_000_000_000];
     let time_granularity_ns = granularity.into_iter().find(|g| TRIAL.truncated(*g) == seen).unwrap_or(2_000_000_000);
@@ -62,22 +69,10 @@ fn try_traits(root: BorrowedFd<'_>, shared: &Arc<Shared>) -> Result<Traits> {
         |t: Timestamp, open: i64| if t.sec == FAR || t.sec == -FAR { Timestamp { sec: open, ns: 0 } } else { t };
     if !(earliest < TRIAL && TRIAL < latest) {
         // It wraps instead of stopping at a bound, so nothing can be told.
-        return Ok(Traits { time_granularity_ns, ..Traits::default() });
+        return Ok(Traits { time_granularity_ns, projects, ..Traits::default() });
     }
     let time_range = (bounded(earliest, i64::MIN), bounded(latest, i64::MAX));
-    Ok(Traits { time_granularity_ns, time_range, forgets: false, projects: false })
-}
-
-/// How coarse times are kept by the type of a filesystem, in ns, where nothing may be tried out
-/// (`linux/magic.h`, `fs/*/`). Others keep nanoseconds, or are taken to.
-pub(super) fn known_granularity(root: BorrowedFd<'_>) -> u32 {
-    // The type of f_type differs between architectures; magic numbers have 32 bits.
-    match rustix::fs::fstatfs(root).map_or(0, |s| s.f_type as u32) {
-        0x0bd0_0bd0 | 0x482b => 1_000_000_000, // Lustre, HFS+
-        0x4d44 => 2_000_000_000,               // FAT
-        0x2011_bab0 => 10_000_000,             // exFAT
-        _ => 1,
-    }
+    Ok(Traits { time_granularity_ns, time_range, forgets: false, projects })
 }
 
 #[cfg(test)]

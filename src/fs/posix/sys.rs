@@ -146,25 +146,108 @@ pub fn outlive_file_limits() -> io::Result<()> {
 /// `struct fsxattr` of `FS_IOC_FSGETXATTR` (linux/fs.h).
 #[repr(C)]
 #[derive(Default)]
-struct FsXattr {
-    flags: u32,
+pub struct FsXattr {
+    /// `FS_XFLAG_*`.
+    pub flags: u32,
     extent_size: u32,
     extents: u32,
-    project: u32,
+    /// Quota project; 0 is none.
+    pub project: u32,
     cow_extent_size: u32,
     padding: [u8; 8],
 }
 
-/// `_IOR('X', 31, struct fsxattr)`, the same on every architecture that Rust's standard library supports but mips,
-/// powerpc and sparc, which say ENOTTY.
+/// `_IOR('X', 31, struct fsxattr)` and `_IOW('X', 32, struct fsxattr)`, the same on every architecture that Rust's
+/// standard library supports but mips, powerpc and sparc, which say ENOTTY.
 const FS_IOC_FSGETXATTR: libc::c_ulong = 0x801c_581f;
+const FS_IOC_FSSETXATTR: libc::c_ulong = 0x401c_5820;
 
-/// Quota project of what a descriptor holds; 0 is none.
-pub fn project_of(fd: BorrowedFd<'_>) -> io::Result<u32> {
+/// Extended flags and quota project of what a descriptor (not `O_PATH`) holds.
+pub fn fsxattr(fd: BorrowedFd<'_>) -> io::Result<FsXattr> {
     let mut found = FsXattr::default();
     // SAFETY: the structure has the layout and the size that the number asks for, and the kernel writes no more.
     let done = unsafe { libc::ioctl(fd.as_raw_fd(), FS_IOC_FSGETXATTR as _, &raw mut found) };
-    returned(done.into()).map(|_| found.project)
+    returned(done.into()).map(|_| found)
+}
+
+/// Sets extended flags and quota project of what a descriptor (not `O_PATH`) holds.
+pub fn set_fsxattr(fd: BorrowedFd<'_>, wanted: &FsXattr) -> io::Result<()> {
+    // SAFETY: as above, and the kernel only reads.
+    let done = unsafe { libc::ioctl(fd.as_raw_fd(), FS_IOC_FSSETXATTR as _, &raw const *wanted) };
+    returned(done.into()).map(drop)
+}
+
+/// Quota project of what a descriptor holds; 0 is none.
+pub fn project_of(fd: BorrowedFd<'_>) -> io::Result<u32> {
+    fsxattr(fd).map(|found| found.project)
+}
+
+// As above; Linux 6.17 and later.
+const SYS_FILE_GETATTR: libc::c_long = 468;
+const SYS_FILE_SETATTR: libc::c_long = 469;
+
+/// `struct file_attr` of `file_getattr(2)` (linux/fs.h), as it was first.
+#[repr(C, align(8))]
+#[derive(Default)]
+pub struct FileAttr {
+    /// `FS_XFLAG_*`.
+    flags_64: u64,
+    extent_size: u32,
+    extents: u32,
+    /// Quota project; 0 is none.
+    pub project: u32,
+    cow_extent_size: u32,
+}
+
+impl FileAttr {
+    /// `FS_XFLAG_*`; there are no more than 32 of them.
+    pub fn flags(&self) -> u32 {
+        self.flags_64 as u32
+    }
+
+    /// Other ones instead.
+    pub fn set_flags(&mut self, flags: u32) {
+        self.flags_64 = (self.flags_64 & !u64::from(u32::MAX)) | u64::from(flags);
+    }
+}
+
+/// Extended flags and quota project of a child that is not followed; without a name, of what an `O_PATH` descriptor
+/// holds.
+///
+/// # Errors
+/// `ENOSYS` on older kernels.
+pub fn file_attr_at(at: BorrowedFd<'_>, name: Option<&[u8]>) -> io::Result<FileAttr> {
+    let mut found = FileAttr::default();
+    let (dir, path, flags) = file_attr_place(at, name)?;
+    let size = size_of::<FileAttr>();
+    // SAFETY: the path is a C string, and the kernel writes no more than `size` bytes.
+    let n = unsafe { libc::syscall(SYS_FILE_GETATTR, dir, path.as_ptr(), &raw mut found, size, flags) };
+    returned(n).map_err(no_such_call).map(|_| found)
+}
+
+/// Sets extended flags and quota project of what an `O_PATH` descriptor holds.
+///
+/// # Errors
+/// As [`file_attr_at`].
+pub fn set_file_attr_at(at: BorrowedFd<'_>, wanted: &FileAttr) -> io::Result<()> {
+    let (dir, path, flags) = file_attr_place(at, None)?;
+    let size = size_of::<FileAttr>();
+    // SAFETY: the path is a C string, and the kernel only reads.
+    let n = unsafe { libc::syscall(SYS_FILE_SETATTR, dir, path.as_ptr(), &raw const *wanted, size, flags) };
+    returned(n).map_err(no_such_call).map(drop)
+}
+
+/// The link in `/proc` leads to what the descriptor holds, be it a symlink, and no further.
+fn file_attr_place(at: BorrowedFd<'_>, name: Option<&[u8]>) -> io::Result<(libc::c_int, CString, libc::c_int)> {
+    match name {
+        Some(name) => Ok((at.as_raw_fd(), CString::new(name)?, libc::AT_SYMLINK_NOFOLLOW)),
+        None => Ok((libc::AT_FDCWD, proc_path(at, None)?, 0)),
+    }
+}
+
+/// A seccomp filter that does not know a call says `EPERM`.
+fn no_such_call(e: io::Error) -> io::Error {
+    if e.raw_os_error() == Some(libc::EPERM) { io::Error::from_raw_os_error(libc::ENOSYS) } else { e }
 }
 
 /// Takes an exclusive lock of the open file on all of it, without waiting.

@@ -18,7 +18,8 @@ pub const ACL_DEFAULT: &[u8] = b"system.posix_acl_default";
 /// Names that belong to the filesystem: Lustre's layout and internals (setting them returns 0 and does
 /// nothing, or breaks things), and what other filesystems compute.
 fn belongs_to_filesystem(name: &[u8]) -> bool {
-    const TRUSTED: [&[u8]; 8] = [b"lov", b"lma", b"link", b"version", b"dmv", b"lmv", b"som", b"hsm"];
+    const TRUSTED: [&[u8]; 12] =
+        [b"lov", b"lma", b"link", b"version", b"dmv", b"lmv", b"som", b"hsm", b"fid", b"projid", b"dataver", b"pin"];
     if name.starts_with(b"system.") {
         return name != ACL_ACCESS && name != ACL_DEFAULT;
     }
@@ -93,6 +94,16 @@ pub fn of_path_descriptor(fd: BorrowedFd<'_>) -> Result<Xattrs> {
         |buf| rustix::fs::listxattr(&path, buf).map_err(Into::into),
         |key, buf| rustix::fs::getxattr(&path, key, buf).map_err(Into::into),
     )
+}
+
+/// Does a directory (or what else a descriptor holds) list this attribute of the `trusted.*` kind? None if this process
+/// is shown none of them.
+pub fn lists(fd: BorrowedFd<'_>, name: &[u8]) -> Result<Option<bool>> {
+    let mut buffer = vec![0; MAX_BYTES];
+    let n = rustix::fs::flistxattr(fd, &mut buffer[..]).map_err(|e| FsError::new(Operation::ListXattrs, e))?;
+    let names = || buffer[..n].split(|b| *b == 0);
+    let is_shown = names().any(|listed| listed.starts_with(b"trusted."));
+    Ok(is_shown.then(|| names().any(|listed| listed == name)))
 }
 
 /// Does a directory hand an ACL down to its new children?

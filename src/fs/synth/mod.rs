@@ -372,13 +372,13 @@ mod tests {
 
     #[test]
     fn a_target_is_refused_with_the_way_out() {
-        let refused = open(b"", Side::Target, &Options { job: JobId::random() }).err();
+        let refused = open(b"", Side::Target, &Options::new(JobId::random())).err();
         assert!(matches!(refused, Some(RootError::WrongSide(why)) if why.contains("as the source")));
     }
 
     #[test]
     fn a_latency_is_felt_once_an_operation() {
-        let fs = open(b"?entries=10&depth=0&latency=20ms", Side::Source, &Options { job: JobId::random() }).unwrap();
+        let fs = open(b"?entries=10&depth=0&latency=20ms", Side::Source, &Options::new(JobId::random())).unwrap();
         let start = std::time::Instant::now();
         let dir = fs.open_dir(&RelPath::root()).unwrap();
         dir.stat(b"f0").unwrap();

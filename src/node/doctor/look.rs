@@ -34,7 +34,7 @@ pub fn measure(source: &[u8]) -> Result<Needs, NodeError> {
         let size = std::fs::metadata(OsStr::from_bytes(path)).map_or(0, |m| m.blocks().saturating_mul(512));
         return Ok(Needs { entries: 1, bytes: size, unread: 0 });
     }
-    let fs = fs::open(source, Side::Source, &Options { job: JobId::random() })?;
+    let fs = fs::open(source, Side::Source, &Options::new(JobId::random()))?;
     let mut walk = Walk { needs: Needs::default(), pending: vec![RelPath::root()] };
     while let Some(path) = walk.pending.pop() {
         match fs.open_dir(&path) {

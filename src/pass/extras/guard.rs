@@ -89,7 +89,7 @@ mod tests {
     use std::path::Path;
 
     fn guard(at: &Path, may_be_empty: bool) -> Result<SourceGuard, OpenError> {
-        let options = Options { job: JobId::random() };
+        let options = Options::new(JobId::random());
         let source = fs::open(at.as_os_str().as_bytes(), Side::Source, &options).unwrap();
         let submitted = source.identity().unwrap();
         SourceGuard::open(source.as_ref(), &submitted, may_be_empty)
@@ -100,7 +100,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("a"), "").unwrap();
         let path = dir.path().as_os_str().as_bytes();
-        let source = fs::open(path, Side::Source, &Options { job: JobId::random() }).unwrap();
+        let source = fs::open(path, Side::Source, &Options::new(JobId::random())).unwrap();
         let mut submitted = source.identity().unwrap();
         submitted.ino += 1;
         let refused = SourceGuard::open(source.as_ref(), &submitted, false).err();

@@ -125,7 +125,7 @@ mod tests {
     fn the_limit_is_what_may_be_removed_and_not_one_more() {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("f"), "").unwrap();
-        let options = crate::fs::Options { job: crate::model::JobId::random() };
+        let options = crate::fs::Options::new(crate::model::JobId::random());
         let path = std::os::unix::ffi::OsStrExt::as_bytes(dir.path().as_os_str());
         let source = crate::fs::open(path, crate::fs::Side::Source, &options).unwrap();
         let with = |max| Extras {

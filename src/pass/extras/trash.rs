@@ -57,7 +57,7 @@ impl Trash {
             Err(e) => return Err(OpenError::Refused(format!("trash {e}"))),
         }
         // As a source, since then nothing is made and nothing is tried out in it.
-        let fs = crate::fs::open(path, Side::Source, &Options { job: spec.id });
+        let fs = crate::fs::open(path, Side::Source, &Options::new(spec.id));
         let fs = fs.map_err(|e| OpenError::Refused(format!("trash {e}")))?;
         let own = fs.open_dir(&RelPath::root())?.metadata()?;
         let (id, root) = ((own.dev, own.ino), (target.dev, target.ino));

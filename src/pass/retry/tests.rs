@@ -39,7 +39,7 @@ struct Job {
 
 impl Job {
     fn new(pass: &str, at: &Path) -> Self {
-        let options = Options { job: JobId::random() };
+        let options = Options::new(JobId::random());
         let open = |name: &str, side| fs::open(at.join(name).as_os_str().as_encoded_bytes(), side, &options).unwrap();
         let side = row(pass).unwrap().access.side();
         let roots = Roots { source: open("source", Side::Source), target: open("target", side) };

@@ -154,7 +154,7 @@ mod tests {
     use std::sync::Arc;
 
     fn root(path: &std::path::Path) -> Arc<dyn Filesystem> {
-        posix::open(path.as_os_str().as_encoded_bytes(), Side::Source, &Options { job: JobId::random() }).unwrap()
+        posix::open(path.as_os_str().as_encoded_bytes(), Side::Source, &Options::new(JobId::random())).unwrap()
     }
 
     #[test]

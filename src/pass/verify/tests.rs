@@ -24,8 +24,7 @@ impl Ticket for Posted {
 
 fn pass(source: &Path, target: &Path) -> VerifyPass {
     let id = JobId::random();
-    let open =
-        |path: &Path| posix::open(path.as_os_str().as_encoded_bytes(), Side::Source, &Options { job: id }).unwrap();
+    let open = |path: &Path| posix::open(path.as_os_str().as_encoded_bytes(), Side::Source, &Options::new(id)).unwrap();
     let roots = Roots { source: open(source), target: open(target) };
     let policy = Policy::default();
     let (source_root, target_root) = (roots.source.identity().unwrap(), roots.target.identity().unwrap());

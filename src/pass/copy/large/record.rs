@@ -330,7 +330,7 @@ mod tests {
     fn record(job: JobId) -> (tempfile::TempDir, Record) {
         let dir = tempfile::tempdir().unwrap();
         let root = std::os::unix::ffi::OsStrExt::as_bytes(dir.path().as_os_str());
-        let fs = crate::fs::open(root, crate::fs::Side::Target, &crate::fs::Options { job }).unwrap();
+        let fs = crate::fs::open(root, crate::fs::Side::Target, &crate::fs::Options::new(job)).unwrap();
         (dir, Record::new(job, fs.open_dir(&RelPath::root()).unwrap(), false))
     }
 
