@@ -180,6 +180,7 @@ fn text(f: &Finished<'_>) -> String {
         (t.vanished, "vanished while the job ran"),
         (t.changed_while_copying, "kept changing while they were copied; the next pass copies them again"),
         (t.filtered, "left out"),
+        (t.released, "of these files whose data are only in an archive (--hsm copy recalls them)"),
         (if f.spec.policy.dry_run { 0 } else { t.leftovers_removed }, "working files of killed runs removed"),
         (t.misplaced, "directories on another MDT than meant"),
     ] {

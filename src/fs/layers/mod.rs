@@ -10,6 +10,8 @@ pub mod limiter;
 pub mod metered;
 #[cfg(test)]
 pub mod pretend;
+#[cfg(test)]
+pub mod striped;
 pub mod throttle;
 
 pub use limiter::Limiter;

@@ -6,6 +6,7 @@ use super::walk::is_older;
 use super::{CopyPass, Pair, Trouble};
 use crate::broker::Stopped;
 use crate::fs::{Class, Dir, FsError, Made, New, SourceFile, Xattrs};
+use crate::model::lustre::HsmPolicy;
 use crate::model::task::{Entries, Entry, tag};
 use crate::model::{Kind, Metadata, Operation, Phase, RelPath, Report, Task, Timestamp, Totals};
 use crate::pass::Run;
@@ -35,6 +36,8 @@ pub enum Outcome {
     Unchanged,
     /// Left out by policy.
     Filtered,
+    /// Left out, since its data are only in an archive.
+    Released,
     /// Copied, but the source would not hold still.
     ChangedWhileCopying,
     /// A large file that was handed out in chunks, or that waits for one: others count it.
@@ -52,6 +55,10 @@ impl Outcome {
             Outcome::Updated => totals.updated += 1,
             Outcome::Unchanged => totals.unchanged += 1,
             Outcome::Filtered => totals.filtered += 1,
+            Outcome::Released => {
+                totals.filtered += 1;
+                totals.released += 1;
+            }
             Outcome::ChangedWhileCopying => totals.changed_while_copying += 1,
             Outcome::HandedOut => {}
         }
@@ -273,6 +280,10 @@ impl CopyPass {
                     entry = Entry { kind: None, metadata: None, ..entry };
                     retries += 1;
                 }
+                Err(End::Trouble(trouble)) if self.skips(&trouble.error()) => {
+                    Outcome::Released.count(&mut job.run.borrow_mut().report.totals);
+                    return Ok(self.keeps_directories); // an empty one may have made room for it
+                }
                 Err(End::Trouble(trouble)) => {
                     let mut run = job.run.borrow_mut();
                     let counted = run.since(&before);
@@ -281,6 +292,11 @@ impl CopyPass {
                 }
             }
         }
+    }
+
+    /// Is a file left out because its data are only in an archive?
+    pub(super) fn skips(&self, e: &FsError) -> bool {
+        e.is_released() && self.policy.lustre.hsm == HsmPolicy::Skip
     }
 
     fn try_entry(&self, job: &Job<'_, '_, '_>, entry: &Entry<'_>) -> Result<Outcome, End> {
@@ -378,13 +394,18 @@ impl CopyPass {
         job.run.borrow_mut().report.totals.count_kind(source, self.submitted);
     }
 
-    /// Are kind and contents right? Times decide for files, unless contents are to be compared.
+    /// Are kind and contents right, and the layout, where that counts? Times decide for files, unless contents are to
+    /// be compared.
     pub(super) fn same_contents(
         &self,
         job: &Job<'_, '_, '_>,
         source: &Metadata,
         target: &Metadata,
     ) -> Result<bool, Trouble> {
+        Ok(self.same_data(job, source, target)? && self.is_laid_out(job, source)?)
+    }
+
+    fn same_data(&self, job: &Job<'_, '_, '_>, source: &Metadata, target: &Metadata) -> Result<bool, Trouble> {
         if source.kind != target.kind {
             return Ok(false);
         }
@@ -488,19 +509,31 @@ impl CopyPass {
     fn copy_file(&self, job: &Job<'_, '_, '_>, replace: bool, plain_only: bool) -> Result<Option<Outcome>, End> {
         let mut tries = 0;
         loop {
-            let file = job.pair.source.open_file(job.names.source).map_err(Trouble::Source)?;
+            let file = match job.pair.source.open_file(job.names.source) {
+                // Its data are in an archive, and perhaps nobody needs them: it is compared first.
+                Err(e) if plain_only && e.is_released() => return Ok(None),
+                other => other.map_err(Trouble::Source)?,
+            };
             let before = file.at_open().map_err(Trouble::Source)?;
             if plain_only && before.nlink > 1 && self.policy.hard_links && !self.target.forgets {
                 return Ok(None);
             }
-            let cut_up = tries == 0 && !job.alone && self.is_large(&before);
+            let mut cut_up = tries == 0 && !job.alone && self.is_large(&before);
+            if cut_up && self.lay_out.is_some() {
+                // Nothing can be shared there, and a file that is made for nothing costs objects on the servers.
+                match self.hand_out_large(job, &before, replace)? {
+                    Ask::Done(outcome) => return Ok(outcome),
+                    Ask::CopyYourself => cut_up = false,
+                }
+            }
             if before.size >= LARGE_BYTES && !cut_up {
                 (job.share)()?;
             }
             self.work.announce();
             let direct = self.policy.direct && !replace && !cut_up;
             let project = self.new_project(job.pair, Kind::File, || file.project())?;
-            let mut new = match job.pair.target.create(job.names.target, New::File, direct) {
+            let plan = self.plan(job.pair, job.names.source, before.size, || file.layout());
+            let mut new = match job.pair.target.create(job.names.target, plan.new_file(), direct) {
                 Err(e) if direct && e.errno == libc::EEXIST => return Ok(None),
                 other => other.map_err(Trouble::Target)?,
             };
@@ -528,6 +561,7 @@ impl CopyPass {
             if self.policy.fsync {
                 new.sync().map_err(Trouble::Target)?;
             }
+            let has_layout = new.has_layout();
             new.seal().map_err(Trouble::Target)?;
             if !unsteady && !before.same_moment(&file.metadata().map_err(Trouble::Source)?) {
                 tries += 1;
@@ -538,6 +572,7 @@ impl CopyPass {
             }
             self.settle_project(job, &project, seen)?;
             self.wrote(written);
+            plan.count(has_layout, &mut job.run.borrow_mut().report.totals);
             self.count_seen(job, &before);
             return Ok(Some(if unsteady { Outcome::ChangedWhileCopying } else { Outcome::Copied }));
         }

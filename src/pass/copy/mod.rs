@@ -7,6 +7,7 @@ pub(super) mod attributes;
 mod entry;
 mod finish;
 mod large;
+mod layouts;
 mod links;
 mod pick;
 mod place;
@@ -15,6 +16,7 @@ mod walk;
 pub(super) mod work;
 
 pub(in crate::pass) use self::attributes::{is_removable, project_differs, project_of_kind, reads_xattrs, wanted};
+use self::layouts::LayOut;
 use self::links::Links;
 use self::work::Work;
 use super::extras::Extras;
@@ -55,6 +57,8 @@ pub struct CopyPass {
     placer: Option<Placer>,
     work: Work,
     links: Links,
+    /// How files are striped, where the target has several servers.
+    lay_out: Option<LayOut>,
     full: AtomicU32,
 }
 
@@ -117,6 +121,7 @@ impl CopyPass {
         let target = roots.target.open_dir(&RelPath::root())?;
         let root = target.metadata()?;
         let source_dev = roots.source.open_dir(&RelPath::root())?.metadata()?.dev;
+        let lay_out = LayOut::open(spec, &roots, target.as_ref())?;
         let work = Work::open(spec.id, target, leads)?;
         let traits = roots.target.traits();
         if !leads && !traits.forgets {
@@ -138,6 +143,7 @@ impl CopyPass {
             placer,
             target_root: (root.dev, root.ino),
             links: Links::new(source_dev),
+            lay_out,
             work,
             full: AtomicU32::new(0),
             roots,
@@ -268,7 +274,10 @@ fn as_kept(policy: &Policy, source: &Traits) -> Policy {
 
 /// A failure of an entry as it is reported.
 pub(super) fn failure(path: Vec<u8>, error: FsError) -> Failure {
-    let message = crate::fs::errno_text(error.errno);
+    let mut message = error.words();
+    if error.is_released() {
+        message.push_str(": --hsm copy recalls them, --hsm skip leaves them out");
+    }
     tracing::debug!(path = escaped(&path), operation = %error.operation, errno = error.errno, "entry failed");
     Failure::new(path, error.operation, Some(error.errno), message)
 }

@@ -398,7 +398,8 @@ impl CopyPass {
         let (want, have) = self.projects_of(dirs.0, dirs.1, Kind::Directory)?;
         let want = Wanted { metadata: &source, xattrs: &xattrs, project: want };
         let have = Have { metadata: &target, xattrs: &have_xattrs, project: have };
-        Ok(Looked { changed: differs(&want, &have, &self.policy, &self.target), empty, names })
+        let changed = differs(&want, &have, &self.policy, &self.target) || self.default_layout_differs(pair);
+        Ok(Looked { changed, empty, names })
     }
 
     /// The source directory's attributes, if it is not the target's root, seen through a bind mount, say: walking

@@ -210,8 +210,11 @@ fn list_failure(path: Vec<u8>, trouble: Trouble, report: &mut Report) {
 fn failure(path: Vec<u8>, trouble: Trouble) -> Failure {
     let (FsError { operation, errno }, half) = (trouble.error, trouble.half);
     tracing::debug!(path = escaped(&path), %operation, errno, ?half, "entry failed");
-    let words = crate::fs::errno_text(errno);
-    let message = if half == Half::Source { format!("{words} (source)") } else { format!("{words} (target)") };
+    let words = trouble.error.words();
+    let mut message = if half == Half::Source { format!("{words} (source)") } else { format!("{words} (target)") };
+    if trouble.error.is_released() {
+        message.push_str("; only a recall, or verify without --content, can compare it");
+    }
     Failure::new(path, operation, Some(errno), message)
 }
 
