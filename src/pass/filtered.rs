@@ -155,7 +155,7 @@ mod tests {
         std::os::unix::fs::symlink("x", at.path().join("l")).unwrap();
         std::fs::write(at.path().join("f"), "").unwrap();
         let path = at.path().as_os_str().as_encoded_bytes();
-        let fs = crate::fs::open(path, Side::Source, &Options { job: JobId::random() }).unwrap();
+        let fs = crate::fs::open(path, Side::Source, &Options { job: JobId::random(), recall: false }).unwrap();
         let dir = fs.open_dir(&RelPath::root()).unwrap();
         let left_out = |filter: &Filter| {
             let matcher = Matcher::new(filter).unwrap();

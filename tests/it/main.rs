@@ -27,6 +27,7 @@ mod limits;
 mod links;
 mod logs;
 mod lustre_library;
+mod lustre_suite;
 mod monitors;
 mod projects;
 mod scale;

@@ -4,6 +4,7 @@
 //! the end. What nobody can know without writing to the source is left out, not guessed.
 
 mod look;
+mod lustre;
 mod services;
 
 pub use look::cheap;
@@ -97,14 +98,23 @@ pub fn examine(patient: &Patient<'_>) -> Result<Vec<Row>, NodeError> {
         }
         let (from, to) = (facts(source)?, facts(target)?);
         let needs = if patient.size_check { Some(look::measure(patient.source)?) } else { None };
+        let (servers_of_source, servers_of_target) = (lustre::look(source, &from), lustre::look(target, &to));
         rows.extend(look::source_rows(&from));
+        rows.extend(servers_of_source.iter().flat_map(|side| lustre::rows(About::Source, side)));
         rows.extend(look::target_rows(&from, &to, is_empty(target_path), needs));
+        rows.extend(servers_of_target.iter().flat_map(|side| lustre::rows(About::Target, side)));
+        rows.extend(servers_of_source.zip(servers_of_target).and_then(|(from, to)| lustre::between(&from, &to)));
         rows.extend(tried_rows(target, Some(source), &to));
     } else {
-        rows.extend(source.map(|s| facts(&s)).transpose()?.iter().flat_map(look::source_rows));
+        if let Some(source) = &source {
+            let from = facts(source)?;
+            rows.extend(look::source_rows(&from));
+            rows.extend(lustre::look(source, &from).iter().flat_map(|side| lustre::rows(About::Source, side)));
+        }
         if let Some(target) = &target {
             let to = facts(target)?;
             rows.push(Row::new(About::Target, "filesystem", Verdict::Ok, to.filesystem.as_str(), ""));
+            rows.extend(lustre::look(target, &to).iter().flat_map(|side| lustre::rows(About::Target, side)));
             rows.extend(tried_rows(target, None, &to));
         } else {
             rows.push(Row::new(About::Target, "filesystem", Verdict::Ok, "stores nothing, so it loses nothing", ""));

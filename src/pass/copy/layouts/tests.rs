@@ -56,7 +56,7 @@ impl Job {
     fn with_faults(script: &str, faults: Vec<Fault>) -> (Self, Arc<Faults>) {
         let at = tempfile::tempdir().unwrap();
         sh(at.path(), &format!("mkdir source target; cd source; {script}"));
-        let options = Options { job: JobId::random() };
+        let options = Options { job: JobId::random(), recall: false };
         let open =
             |name: &str, side| fs::open(at.path().join(name).as_os_str().as_encoded_bytes(), side, &options).unwrap();
         let (source, faults) = faulty(open("source", Side::Source), faults);
@@ -200,7 +200,7 @@ fn every_file_is_laid_out_as_in_the_source_before_its_first_byte() {
 #[test]
 fn a_target_on_one_server_gets_the_data_and_nobody_asks_for_layouts() {
     let mut job = files(&plain(4, 2 * MIB, None));
-    let options = Options { job: JobId::random() };
+    let options = Options { job: JobId::random(), recall: false };
     let target = job.at.path().join("target");
     job.roots.target = fs::open(target.as_os_str().as_encoded_bytes(), Side::Target, &options).unwrap();
     let t = job.copy().totals;
