@@ -34,7 +34,7 @@ use std::time::Duration;
 
 /// What went wrong: the system's error number and the operation that met it. The caller knows the path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("{operation}: {}", errno_text(*errno))]
+#[error("{operation}: {}", self.words())]
 pub struct FsError {
     /// What was tried.
     pub operation: Operation,
@@ -85,6 +85,19 @@ impl FsError {
     /// Was the name seen to be absent?
     pub fn is_absent(&self) -> bool {
         self.errno == libc::ENOENT
+    }
+
+    /// Was a file left alone because reading it would have it recalled from an archive?
+    pub fn is_released(&self) -> bool {
+        self.operation == Operation::Recall
+    }
+
+    /// What it means: mostly the system's words.
+    pub fn words(&self) -> String {
+        if self.is_released() && self.errno == libc::ENODATA {
+            return "its data are only in an archive (HSM released)".to_owned();
+        }
+        errno_text(self.errno)
     }
 }
 

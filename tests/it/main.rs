@@ -29,6 +29,7 @@ mod logs;
 mod lustre_library;
 mod lustre_suite;
 mod monitors;
+mod projects;
 mod scale;
 mod security;
 mod since;

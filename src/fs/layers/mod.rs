@@ -8,6 +8,10 @@ pub mod faulty;
 mod ghost;
 pub mod limiter;
 pub mod metered;
+#[cfg(test)]
+pub mod pretend;
+#[cfg(test)]
+pub mod striped;
 pub mod throttle;
 
 pub use limiter::Limiter;

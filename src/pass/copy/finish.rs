@@ -97,14 +97,16 @@ impl CopyPass {
         }
         let xattrs = self.xattrs_of(source, name).map_err(Trouble::Source)?;
         let (wanted, xattrs) = attributes::wanted(wanted, xattrs, &self.policy);
+        let laid_out = self.carry_default_layout(source, target, name, totals);
         let edit = target.edit(name).map_err(Trouble::Target)?;
         let metadata = edit.metadata().map_err(Trouble::Target)?;
         if metadata.kind != Kind::Directory {
             return Err(Trouble::Target(other_kind));
         }
-        let have = Have { metadata: &metadata, xattrs: &edit.xattrs().map_err(Trouble::Target)? };
-        let want = Wanted { metadata: &wanted, xattrs: &xattrs };
-        apply(edit.as_ref(), &want, &have, &self.policy, &self.target, totals)
+        let (want, have) = self.projects_of((source, name), (target, name), Kind::Directory)?;
+        let have = Have { metadata: &metadata, xattrs: &edit.xattrs().map_err(Trouble::Target)?, project: have };
+        let want = Wanted { metadata: &wanted, xattrs: &xattrs, project: want };
+        Ok(apply(edit.as_ref(), &want, &have, &self.policy, &self.target, totals)? || laid_out)
     }
 
     /// The root's attributes: after everything else, the clearing up included.
@@ -117,7 +119,7 @@ impl CopyPass {
         }
     }
 
-    /// As [`finish_child`](Self::finish_child), of the root.
+    /// As [`finish_child`](Self::finish_child), of the root. Its default layout is whoever prepared it's business.
     pub(in crate::pass) fn try_finish_root(&self, totals: &mut Totals) -> Result<bool, Trouble> {
         let pair = self.open_pair(&RelPath::root())?;
         let wanted = pair.source.metadata().map_err(Trouble::Source)?;
@@ -125,8 +127,10 @@ impl CopyPass {
         let (wanted, xattrs) = attributes::wanted(wanted, xattrs, &self.policy);
         let edit = pair.target.edit_self().map_err(Trouble::Target)?;
         let metadata = edit.metadata().map_err(Trouble::Target)?;
-        let have = Have { metadata: &metadata, xattrs: &edit.xattrs().map_err(Trouble::Target)? };
-        let want = Wanted { metadata: &wanted, xattrs: &xattrs };
+        let (source, target) = (pair.source.as_ref(), pair.target.as_ref());
+        let (want, have) = self.projects_of((source, b""), (target, b""), Kind::Directory)?;
+        let have = Have { metadata: &metadata, xattrs: &edit.xattrs().map_err(Trouble::Target)?, project: have };
+        let want = Wanted { metadata: &wanted, xattrs: &xattrs, project: want };
         apply(edit.as_ref(), &want, &have, &self.policy, &self.target, totals)
     }
 }

@@ -1,6 +1,6 @@
 //! One task's chunks: copied, marked, and the file finalised by whoever marks the last.
 
-use super::super::entry::End;
+use super::super::entry::{End, Outcome};
 use super::super::work::remove_quietly;
 use super::super::{CopyPass, Trouble};
 use super::{Chunked, LOCK_PATIENCE, MAX_ROUNDS, Record, TASK_BYTES, post_part};
@@ -81,6 +81,12 @@ impl CopyPass {
             Err(e) if e.is_absent() => {
                 if self.give_up(&at, run)? {
                     run.report.totals.vanished += 1;
+                }
+                return Ok(());
+            }
+            Err(e) if self.skips(&e) => {
+                if self.give_up(&at, run)? {
+                    Outcome::Released.count(&mut run.report.totals);
                 }
                 return Ok(());
             }

@@ -14,13 +14,14 @@ mod record;
 pub use record::{Claim, Record};
 
 use super::entry::{End, Names};
+use super::layouts::{Plan, aligned, stripe_bytes};
 use super::work::{absent_is_fine, remove_quietly};
 use super::{CopyPass, Pair, Trouble};
 use crate::broker::Stopped;
 use crate::fs::{Class, FsError, Made, PartFile, aside};
 use crate::model::policy::CHUNK_ALIGN_BYTES;
 use crate::model::task::{Entries, Entry, Part, tag};
-use crate::model::{JobId, Kind, Metadata, RelPath, Task};
+use crate::model::{JobId, Kind, Metadata, RelPath, Task, Totals};
 use crate::pass::Run;
 use std::collections::HashSet;
 use std::time::Duration;
@@ -110,12 +111,14 @@ impl CopyPass {
         hash.digest128()
     }
 
-    fn chunk_bytes(&self, size: u64) -> u64 {
+    /// Bytes of each chunk but the last of a file that is striped by so many.
+    fn chunk_bytes(&self, size: u64, stripe_bytes: u64) -> u64 {
         let least = size.div_ceil(MAX_CHUNKS).next_multiple_of(CHUNK_ALIGN_BYTES);
         // Of what a slow node shares out among its actors a chunk must still be done long before a broker takes it for lost.
         let rates = self.policy.limits.bytes_per_second.into_iter().chain(self.roots.target.bytes_per_second());
         let slow = rates.min().map_or(u64::MAX, |rate| rate.saturating_mul(SLOW_SECONDS));
-        self.policy.chunks.chunk_bytes.min(slow).max(1).next_multiple_of(CHUNK_ALIGN_BYTES).max(least)
+        let bytes = self.policy.chunks.chunk_bytes.min(slow).max(1).next_multiple_of(CHUNK_ALIGN_BYTES).max(least);
+        aligned(bytes, stripe_bytes)
     }
 
     /// Has a large file copied by everybody. False if that is not possible here, and the caller has to do it.
@@ -202,17 +205,22 @@ impl CopyPass {
         if others.iter().any(|(job, _)| !self.work.is_dead(*job)) {
             return Ok(false);
         }
-        let left = others.into_iter().filter_map(|(_, claim)| claim).find(|c| self.find_part(c, source.size).is_some());
+        let plan = self.plan_large(pair, path, source);
+        let is_of_use = |c: &Claim| {
+            self.find_part(c, source.size).is_some_and(|dir| self.is_as_planned(&plan, dir.as_ref(), &c.part))
+        };
+        let left = others.into_iter().filter_map(|(_, claim)| claim).find(is_of_use);
         if let Some(left) = left {
             // What a killed job did for any name of the inode is this one's start.
             let claim = Claim { path: path.clone(), tries, ..left };
             record.put_claim(&claim, false).map_err(Trouble::Target)?;
             return Ok(true);
         }
-        self.begin(pair, path, key, record, source, tries).map(|()| true)
+        self.begin(pair, path, key, record, source, tries, &plan).map(|()| true)
     }
 
     /// Makes a part file, and claims the record for it.
+    #[allow(clippy::too_many_arguments)] // all that is known of a file
     fn begin(
         &self,
         pair: &Pair,
@@ -221,12 +229,20 @@ impl CopyPass {
         record: &Record,
         source: &Metadata,
         tries: u8,
+        plan: &Plan,
     ) -> Result<(), End> {
         let number = xxh3_64(JobId::random().to_string().as_bytes());
         let name = aside::part_name(key, self.work.job(), number);
-        let part = pair.target.make_part(&name, source.size, None).map_err(Trouble::Target)?;
+        let part = pair.target.make_part(&name, source.size, plan.layout()).map_err(Trouble::Target)?;
         let ino = part.metadata().map_err(Trouble::Target)?.ino;
-        let chunk_bytes = self.chunk_bytes(source.size);
+        // What cannot be set is found out, and said, by the finaliser.
+        if let Some(name) = path.split_last().1
+            && let Ok(project) = self.new_project(pair, Kind::File, || pair.source.project(name))
+        {
+            let _ = project.set_on(part.as_ref(), &mut Totals::default());
+        }
+        let stripe_bytes = stripe_bytes(plan, part.as_ref(), pair.target.as_ref(), &name);
+        let chunk_bytes = self.chunk_bytes(source.size, stripe_bytes);
         let claim = Claim { number, ino, part: name, chunk_bytes, tries, path: path.clone() };
         let put = record.put_claim(&claim, false);
         if put != Ok(Made::New) {
