@@ -62,15 +62,20 @@ pub(super) fn notes(side: &str, path: &[u8], facts: &Facts) -> Vec<String> {
 
 fn inactive_notes(side: &str, servers: &Servers) -> Vec<String> {
     let note = |(kind, all): (&str, &[Mdt])| {
-        let off: Vec<u32> = all.iter().filter(|one| !one.active).map(|one| one.index).collect();
+        let is_source = side == "source";
+        let off = all.iter().filter(|one| if is_source { is_silent(one) } else { !one.active });
+        let off: Vec<u32> = off.map(|one| one.index).collect();
         let (are, those) = if off.len() == 1 { ("is", "it") } else { ("are", "them") };
-        let follows = match side {
-            "source" => format!("what lies on {those} cannot be read"),
-            _ => format!("nothing new goes there, and what lies on {those} cannot be changed"),
-        };
+        let follows =
+            if is_source { format!("what lies on {those} cannot be read") } else { "nothing new goes there".into() };
         (!off.is_empty()).then(|| format!("the {side}'s {} {are} not active: {follows}", named(kind, &off)))
     };
     [("MDT", &servers.mdts[..]), ("OST", &servers.osts[..])].into_iter().filter_map(note).collect()
+}
+
+/// Not only closed to what is new: it does not answer at all.
+fn is_silent(one: &Mdt) -> bool {
+    !one.active && one.inodes == 0 && one.bytes == 0
 }
 
 /// `OST 3`, or `OSTs 3, 5, 9 and 4 more`.
@@ -144,7 +149,8 @@ fn server_rows(about: About, kind: &str, all: &[Mdt]) -> Vec<Row> {
     };
     let off = all.iter().filter(|one| !one.active).count();
     let off = if off > 0 { format!(", {off} not active") } else { String::new() };
-    let (verdict, advice) = if total.active { (Verdict::Ok, "") } else { (Verdict::Fails, "look at `lfs df`") };
+    let works = total.active || (about == About::Source && !is_silent(&total));
+    let (verdict, advice) = if works { (Verdict::Ok, "") } else { (Verdict::Fails, "look at `lfs df`") };
     let found = format!("{}{off}; {}", all.len(), room(kind, &total));
     let mut rows = vec![Row::new(about, &format!("{kind}s"), verdict, found, advice)];
     let is_few = all.len() <= MOST_ROWS;
@@ -155,17 +161,18 @@ fn server_rows(about: About, kind: &str, all: &[Mdt]) -> Vec<Row> {
 fn server_row(about: About, kind: &str, one: &Mdt) -> Row {
     let row =
         |verdict, found: String, advice| Row::new(about, &format!("{kind} {}", one.index), verdict, found, advice);
-    if !one.active {
-        return match about {
-            About::Source => row(Verdict::Fails, "not active".into(), "what lies there cannot be read"),
-            _ if kind == "MDT" => {
-                row(Verdict::Note, "not active".into(), "directories meant for it go to the next one")
-            }
-            _ => row(Verdict::Note, "not active".into(), "nothing new goes there"),
+    let found = if is_silent(one) { "it does not answer".to_owned() } else { room(kind, one) };
+    if is_silent(one) && about == About::Source {
+        return row(Verdict::Fails, found, "what lies there cannot be read: look at `lfs check servers`");
+    }
+    if !one.active && about == About::Target {
+        let advice = match kind {
+            "MDT" => "not active: directories meant for it go to the next one",
+            _ => "not active: nothing new goes there",
         };
+        return row(Verdict::Note, found, advice);
     }
     let is_low = |free: u64, all: u64| free.saturating_mul(100) < all.saturating_mul(LOW_PERCENT);
-    let found = room(kind, one);
     if about == About::Target && (is_low(one.free_bytes, one.bytes) || is_low(one.free_inodes, one.inodes)) {
         let advice = match kind {
             "MDT" => "nearly full: --mdt-policy weighted or list: keeps directories away from it",
