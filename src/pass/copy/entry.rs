@@ -2,6 +2,7 @@
 
 use super::attributes::{Have, Wanted, apply, apply_new, differs, reads_xattrs, same_mtime, wanted};
 use super::project::NewProject;
+use super::still::until_over;
 use super::walk::is_older;
 use super::{CopyPass, Pair, Trouble};
 use crate::broker::Stopped;
@@ -514,7 +515,12 @@ impl CopyPass {
                 Err(e) if plain_only && e.is_released() => return Ok(None),
                 other => other.map_err(Trouble::Source)?,
             };
-            let before = file.at_open().map_err(Trouble::Source)?;
+            let mut before = file.at_open().map_err(Trouble::Source)?;
+            if let Some(left) = until_over(before.mtime, Timestamp::now(), self.source_step_ns) {
+                // What is written after it was read must not look like what was read.
+                std::thread::sleep(left);
+                before = file.metadata().map_err(Trouble::Source)?;
+            }
             if plain_only && before.nlink > 1 && self.policy.hard_links && !self.target.forgets {
                 return Ok(None);
             }

@@ -12,6 +12,7 @@ mod links;
 mod pick;
 mod place;
 mod project;
+mod still;
 mod walk;
 pub(super) mod work;
 
@@ -44,6 +45,8 @@ pub struct CopyPass {
     /// Device and inode of the target's root: never walked into as a part of the source.
     target_root: (u64, u64),
     source_dev: u64,
+    /// The source keeps times in steps of so many ns, and it matters.
+    source_step_ns: u32,
     /// When the job was submitted.
     submitted: Timestamp,
     /// The same, as the target keeps times: what became right since then became so by the job.
@@ -137,6 +140,7 @@ impl CopyPass {
             projects: spec.policy.projects && roots.source.traits().projects && roots.target.traits().projects,
             policy: as_kept(&spec.policy, &roots.source.traits()),
             source_dev,
+            source_step_ns: if spec.policy.dry_run { 1 } else { roots.source.traits().time_granularity_ns },
             submitted: spec.submitted,
             began: traits.kept(spec.submitted),
             target: traits,

@@ -385,3 +385,13 @@ fn under_a_moment_directories_are_counted_that_nobody_looks_at() {
     let report = job.whole();
     assert_eq!((report.totals.updated, report.placed), (0, vec![(0, 2), (1, 1)]));
 }
+
+#[test]
+fn a_file_of_the_running_second_is_read_when_that_is_over() {
+    let job = Job::new(&[0, 1], "echo new > file; touch -d '1 hour ago' old");
+    let changed = std::fs::metadata(job.at.path().join("source/file")).unwrap().modified().unwrap();
+    assert_eq!(job.whole().totals.copied, 2);
+    let second = changed.duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+    assert!(now > second, "a change within the same second would not be seen any more");
+}
