@@ -142,7 +142,8 @@ fn without_the_library_the_system_tells_or_it_is_unknown() {
 fn the_bindings_that_are_checked_in_are_those_of_the_header() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("vendor/lustreapi");
     let header = folder.join("lustreapi.h");
-    let made = generate(header.to_str().unwrap()).expect("libclang reads the header: ops/install-test-deps.sh installs it");
+    let made =
+        generate(header.to_str().unwrap()).expect("libclang reads the header: ops/install-test-deps.sh installs it");
     if std::env::var_os("TREEHAUL_BLESS").is_some() {
         fs::write(folder.join("bindings.rs"), &made).unwrap();
     }
