@@ -1,5 +1,6 @@
 # make demo   copies a real tree and proves the copy; SRC=/some/tree chooses it, KEEP=1 leaves the copy
 # make test   every test, with a RabbitMQ and a memcached of its own
+# make test-lustre  what only a real Lustre proves: LUSTRE_SRC=/mnt/a/dir LUSTRE_DST=/mnt/b/dir, see tests/lustre/README.md
 # make check  formatting, lints, documentation, dependencies, architecture
 #
 # Needs a Rust toolchain; what else is missing is installed by package name (as root, or through sudo).
@@ -16,7 +17,7 @@ KEEP ?=
 CARGO_DENY_VERSION := 0.20.2
 TOOLS := $(CURDIR)/target/tools
 
-.PHONY: all demo test check compiler fmt lint doc deny architecture
+.PHONY: all demo test test-lustre check compiler fmt lint doc deny architecture
 
 all: check test
 
@@ -41,6 +42,10 @@ demo:
 test:
 	@ops/install-test-deps.sh
 	tests/with-services.sh cargo test --locked
+
+# TREEHAUL names another program than target/release/treehaul; TESTS chooses some by a part of their names.
+test-lustre:
+	@tests/lustre/run.sh $(TESTS)
 
 check: compiler fmt lint doc deny architecture
 

@@ -22,6 +22,7 @@ packages_of() {
         # A library, for a test that makes bindings anew.
         libclang) echo libclang1 ;;
         memcached) echo memcached ;;
+        mkfs.xfs) echo xfsprogs ;;
         node) echo nodejs ;;
         npm) echo npm ;;
         openssl) echo openssl ;;
@@ -46,8 +47,8 @@ fail() {
 }
 
 if [ $# -eq 0 ]; then
-    set -- bindfs carbon-cache cc chromium curl getfattr graphite-manage ip libclang memcached node npm openssl prometheus promtool python3 \
-        rabbitmq-server rsync script setfacl shellcheck statsd strace systemd-analyze /usr/bin/time
+    set -- bindfs carbon-cache cc chromium curl getfattr graphite-manage ip libclang memcached mkfs.xfs node npm openssl prometheus \
+        promtool python3 rabbitmq-server rsync script setfacl shellcheck statsd strace systemd-analyze /usr/bin/time
 fi
 
 is_there() {

@@ -40,6 +40,9 @@ LOST = [
     ("xattrs", "lost_xattrs"),
     ("acls", "lost_acls"),
     ("hard_links", "lost_links"),
+    ("projects", "lost_projects"),
+    ("layouts", "lost_layouts"),
+    ("pools", "lost_pools"),
 ]
 RATE = "[$__rate_interval]"
 

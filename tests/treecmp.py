@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Compares two trees without a line of treehaul in it.
 
-    treecmp.py [--json] [--atime] [--ignore KIND[,KIND...]] [--examples N] SOURCE TARGET
+    treecmp.py [--json] [--atime] [--ignore KIND[,KIND...]] [--ignore-xattrs GLOB[,GLOB...]]
+               [--granularity SECONDS] [--examples N] SOURCE TARGET
 
 Kinds of differences: missing, extra, type, size, contents, mode, owner, mtime, atime (only with --atime), target (of a
 symlink), device, links (names of one inode are names of one inode on the other side too), xattr, acl, sparse (the
@@ -16,6 +17,7 @@ Exit status: 0 the same, 1 different, 2 the comparison itself failed.
 
 import argparse
 import errno
+import fnmatch
 import json
 import os
 import stat
@@ -118,6 +120,8 @@ class Comparison:
     def __init__(self, options):
         self.atime = options.atime
         self.ignored = set(options.ignore.split(",")) if options.ignore else set()
+        self.foreign = options.ignore_xattrs.split(",") if options.ignore_xattrs else []
+        self.step_ns = round(options.granularity * 1e9)
         self.examples = options.examples
         self.counts = {}
         self.shown = {}
@@ -221,15 +225,23 @@ class Comparison:
         owner = (source.st_uid, source.st_gid), (target.st_uid, target.st_gid)
         if owner[0] != owner[1]:
             self.differs("owner", path, f"{owner[0]} became {owner[1]}")
-        if source.st_mtime_ns != target.st_mtime_ns:
+        if self.at_another_time(source.st_mtime_ns, target.st_mtime_ns):
             self.differs("mtime", path, f"{source.st_mtime_ns} became {target.st_mtime_ns}")
-        if self.atime and source.st_atime_ns != target.st_atime_ns:
+        if self.atime and self.at_another_time(source.st_atime_ns, target.st_atime_ns):
             self.differs("atime", path, f"{source.st_atime_ns} became {target.st_atime_ns}")
-        ours, theirs = here.xattrs(name), there.xattrs(name)
+        ours, theirs = self.own(here.xattrs(name)), self.own(there.xattrs(name))
         for key in sorted(ours.keys() | theirs.keys()):
             if ours.get(key) != theirs.get(key):
                 what = "acl" if key.startswith("system.posix_acl_") else "xattr"
                 self.differs(what, path, f"{printable(os.fsencode(key))}: {ours.get(key)!r} became {theirs.get(key)!r}")
+
+    def at_another_time(self, one_ns, two_ns):
+        return one_ns // self.step_ns != two_ns // self.step_ns
+
+    def own(self, xattrs):
+        """Without what belongs to the filesystem and not to the entry."""
+        return {key: value for key, value in xattrs.items()
+                if not any(fnmatch.fnmatchcase(key, pattern) for pattern in self.foreign)}
 
     def links(self, path, source, target):
         if source.st_nlink == 1 and target.st_nlink == 1:
@@ -254,6 +266,9 @@ def main():
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--atime", action="store_true", help="access times too (reading may change the source's)")
     parser.add_argument("--ignore", metavar="KINDS", help="kinds of differences that do not count, by comma")
+    parser.add_argument("--ignore-xattrs", metavar="GLOBS", help="extended attributes that do not count, by comma")
+    parser.add_argument("--granularity", type=float, default=1e-9, metavar="SECONDS",
+                        help="times are cut down to multiples of this on both sides (1 for a Lustre)")
     parser.add_argument("--examples", type=int, default=5, metavar="N", help="paths shown of each kind")
     options = parser.parse_args()
     comparison = Comparison(options)

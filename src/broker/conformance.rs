@@ -282,6 +282,7 @@ fn reports_reach_the_board_whole() {
                 let path = format!("bad{n}").into_bytes();
                 let message = "no".to_owned();
                 report.failures.push(Failure::new(path, Operation::Read, Some(5), message));
+                report.place(n as u32 % 3, 2);
                 delivery.ticket.report(report);
             }
             delivery.ticket.finish();
@@ -289,6 +290,7 @@ fn reports_reach_the_board_whole() {
         assert!(complete);
         let seen = board.snapshot();
         assert_eq!((seen.totals.found, seen.failures.len()), (45, 10));
+        assert_eq!(seen.placed, BTreeMap::from([(0, 8), (1, 6), (2, 6)]));
         assert_eq!((seen.failures[9].path.as_slice(), seen.failures[9].errno), (&b"bad9"[..], Some(5)));
     });
 }

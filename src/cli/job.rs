@@ -322,6 +322,10 @@ fn try_run(
     if ready.work.as_ref().is_some_and(|(row, _)| row.access == Access::Make) && !args.show.quiet {
         node::doctor::cheap(&spec.source, &spec.target).iter().for_each(|loss| watched.board.note(loss));
     }
+    if let Some((_, prepared)) = ready.work.as_ref().filter(|(row, _)| row.access == Access::Make) {
+        let target = prepared.roots().target.as_ref();
+        node::missing_mdts(&spec.policy.lustre, target).iter().for_each(|note| watched.board.note(note));
+    }
     if args.detach {
         let held = ready.submit(broker.as_ref())?;
         super::print_result(&spec.id.to_string());

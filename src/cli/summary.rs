@@ -60,6 +60,8 @@ pub fn tell(f: &Finished<'_>, tell: Tell) -> ExitCode {
 pub fn json(f: &Finished<'_>) -> serde_json::Value {
     let totals: serde_json::Map<String, serde_json::Value> =
         f.snapshot.totals.iter().map(|(k, v)| (k.to_owned(), v.into())).collect();
+    let by_mdt: serde_json::Map<String, serde_json::Value> =
+        f.snapshot.placed.iter().map(|(mdt, n)| (mdt.to_string(), (*n).into())).collect();
     serde_json::json!({
         "job": f.spec.id.to_string(),
         "pass": f.spec.pass,
@@ -71,6 +73,7 @@ pub fn json(f: &Finished<'_>) -> serde_json::Value {
         "elapsed_seconds": f.snapshot.elapsed.as_secs_f64(),
         "totals": totals,
         "spread": spread_json(&f.snapshot.totals.spread),
+        "directories_by_mdt": by_mdt,
         "findings": f.snapshot.findings.iter().map(finding_json).collect::<Vec<_>>(),
         "failures": f.snapshot.failures.iter().map(failure_json).collect::<Vec<_>>(),
         "notes": f.snapshot.notes,
@@ -181,10 +184,15 @@ fn text(f: &Finished<'_>) -> String {
         (t.filtered, "left out"),
         (t.released, "of these since their data are only in an archive (--hsm copy recalls them)"),
         (if f.spec.policy.dry_run { 0 } else { t.leftovers_removed }, "working files of killed runs removed"),
+        (t.misplaced, "directories on another MDT than meant"),
     ] {
         if n > 0 {
             let _ = write!(out, "\n  {} {what}", HumanCount(n));
         }
+    }
+    if !f.snapshot.placed.is_empty() {
+        let all: Vec<_> = f.snapshot.placed.iter().map(|(mdt, n)| format!("{mdt}: {}", HumanCount(*n))).collect();
+        let _ = write!(out, "\n  {} by MDT: {}", placed_directories(f.spec), all.join(", "));
     }
     let _ = write!(out, "\n  job {}", f.spec.id);
     let per_second = |n: u64| (n as f64 / elapsed.as_secs_f64().max(1e-9)) as u64;
@@ -193,6 +201,14 @@ fn text(f: &Finished<'_>) -> String {
         let _ = write!(out, ", {}/s", HumanBytes(per_second(t.bytes_copied)));
     }
     out
+}
+
+/// What directories a policy places.
+fn placed_directories(spec: &JobSpec) -> String {
+    match spec.policy.lustre.mdt_depth {
+        0 | 1 => "first-level directories".to_owned(),
+        depth => format!("directories of the first {depth} levels"),
+    }
 }
 
 /// A time for people.
@@ -264,4 +280,49 @@ fn losses(t: &Totals) -> [(u64, &'static str); 9] {
         (t.lost_layouts, "layouts (the target chose its own)"),
         (t.lost_pools, "pools of layouts (the target has none of that name)"),
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{JobId, Policy, Report, RootIdentity, Timestamp};
+    use crate::telemetry::Board;
+
+    /// What is said of a job that placed directories on these MDTs.
+    fn said(depth: u32, placed: &[(u32, u64)], misplaced: u64) -> (String, serde_json::Value) {
+        let mut spec = JobSpec {
+            id: JobId::random(),
+            pass: "copy".into(),
+            source: Vec::new(),
+            target: Vec::new(),
+            policy: Policy::default(),
+            submitted: Timestamp::default(),
+            priority: 1,
+            source_root: RootIdentity::default(),
+            target_root: RootIdentity::default(),
+        };
+        spec.policy.lustre.mdt_depth = depth;
+        let board = Board::new(Box::new(|_| ()));
+        for (mdt, directories) in placed {
+            let totals = Totals { misplaced, ..Totals::default() };
+            board.absorb(Report { placed: vec![(*mdt, *directories)], totals, ..Report::default() });
+        }
+        let finished = Finished { spec: &spec, snapshot: board.snapshot(), ended: &Ended::Complete };
+        (text(&finished), json(&finished))
+    }
+
+    #[test]
+    fn directories_are_told_by_mdt_where_they_are_placed() {
+        let (text, json) = said(1, &[(1, 12), (0, 11), (10, 3), (0, 1)], 0);
+        assert!(text.contains("\n  first-level directories by MDT: 0: 12, 1: 12, 10: 3\n"), "{text}");
+        assert!(!text.contains("another MDT"), "{text}");
+        assert_eq!(json["directories_by_mdt"], serde_json::json!({"0": 12, "1": 12, "10": 3}));
+        let (text, json) = said(3, &[(0, 1), (2, 1000)], 2);
+        assert!(text.contains("\n  directories of the first 3 levels by MDT: 0: 1, 2: 1,000\n"), "{text}");
+        assert!(text.contains("\n  4 directories on another MDT than meant\n"), "{text}");
+        assert_eq!(json["totals"]["misplaced"], 4);
+        let (text, json) = said(1, &[], 0);
+        assert!(!text.contains("MDT"), "{text}");
+        assert_eq!(json["directories_by_mdt"], serde_json::json!({}));
+    }
 }

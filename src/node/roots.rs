@@ -5,7 +5,7 @@ use super::layers::{self, Timed};
 use crate::fs::posix::{RootKind, check_roots, kind_of};
 use crate::fs::{self, Options, RootError, Side};
 use crate::model::{JobId, Kind, Policy, RelPath, escaped};
-use crate::pass::{Access, Roots};
+use crate::pass::{Access, Roots, filtered};
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -83,7 +83,9 @@ pub fn prepare(
     if single {
         return prepare_single(source, source_path, target, target_path, there, &options, policy);
     }
+    let shown = source;
     let source = layers::open_source(source, &options, timed)?;
+    filtered::check(&policy.filter, source.as_ref(), shown).map_err(NodeError::Refused)?;
     let target = layers::open_target(target, access, policy, &options, timed)?;
     Ok(Prepared::Tree(layers::limited(Roots { source, target }, policy, None)))
 }
@@ -128,6 +130,7 @@ fn prepare_single(
 ) -> Result<Prepared, NodeError> {
     let (source_dir, name) = split(source_path);
     let source_fs = fs::open(source_dir.as_os_str().as_bytes(), Side::Source, options)?;
+    filtered::check(&policy.filter, source_fs.as_ref(), source).map_err(NodeError::Refused)?;
     let (target_dir, target_name) = if there == RootKind::Directory {
         (target.to_vec(), name.clone())
     } else {

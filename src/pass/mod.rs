@@ -9,6 +9,7 @@ pub mod delete;
 pub mod dirtime;
 mod dry_run;
 pub mod extras;
+pub mod filtered;
 pub mod retry;
 mod turn;
 pub mod verify;

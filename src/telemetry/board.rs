@@ -60,6 +60,7 @@ struct State {
     latest: VecDeque<(u64, Failure)>,
     findings: Vec<Finding>,
     kinds: BTreeMap<String, u64>,
+    placed: BTreeMap<u32, u64>,
     sums: [Sum; 2],
     uncertain: bool,
     ledger: Ledger,
@@ -122,6 +123,8 @@ pub struct Snapshot {
     pub findings: Vec<Finding>,
     /// How many findings there are of each kind.
     pub kinds: BTreeMap<String, u64>,
+    /// Directories of levels that are placed by policy, by the MDT that they lie on.
+    pub placed: BTreeMap<u32, u64>,
     /// Sums over the elements of the source and the target.
     pub sums: [Sum; 2],
     /// Something may have been added to the sums twice: a worker died.
@@ -177,6 +180,7 @@ impl Board {
             latest: VecDeque::new(),
             findings: Vec::new(),
             kinds: BTreeMap::new(),
+            placed: BTreeMap::new(),
             sums: Default::default(),
             uncertain: false,
             ledger: Ledger::new(),
@@ -233,6 +237,10 @@ impl Board {
         }
         for slow in report.slow {
             state.slowest.add(slow);
+        }
+        for (mdt, directories) in report.placed {
+            let all = state.placed.entry(mdt).or_default();
+            *all = all.saturating_add(directories);
         }
         if let Some(evidence) = report.evidence {
             state.sums.iter_mut().zip(&evidence.sums).for_each(|(sum, more)| sum.add(more));
@@ -386,6 +394,7 @@ impl Board {
             failures: state.failures.clone(),
             findings: state.findings.clone(),
             kinds: state.kinds.clone(),
+            placed: state.placed.clone(),
             sums: state.sums,
             uncertain: state.uncertain,
             walk_over: state.walk_over,

@@ -75,6 +75,11 @@ counters! {
     lost_xattrs: "lost_xattrs", "treehaul_lost_xattrs", "Extended attributes that could not be kept";
     lost_acls: "lost_acls", "treehaul_lost_acls", "ACLs that could not be kept";
     lost_hard_links: "lost_links", "treehaul_lost_hard_links", "Groups of hard links that became separate files";
+    lost_projects: "lost_projects", "treehaul_lost_projects", "Quota projects that could not be kept";
+    lost_layouts: "lost_layouts", "treehaul_lost_layouts", "Layouts that the target would not take";
+    lost_pools: "lost_pools", "treehaul_lost_pools", "Pools in layouts that the target has not";
+    misplaced: "misplaced", "treehaul_misplaced_directories", "Directories on another MDT than meant";
+    released: "released", "treehaul_released_files", "Files left out since their data are only in an archive";
     +
     tasks: "tasks", "treehaul_tasks", "Tasks worked on";
     retried: "retried", "treehaul_retried_tasks", "Tasks that somebody may have worked on before";

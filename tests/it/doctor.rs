@@ -78,6 +78,8 @@ fn a_target_that_keeps_everything_is_healthy_and_left_as_it_was() {
     {
         assert_eq!(verdict(&ran, topic), "ok", "{topic}");
     }
+    let told = |what: &str| ran.json()["rows"].as_array().is_some_and(|rows| rows.iter().any(|r| r["topic"] == what));
+    assert!(told("user.* attributes") && !told("MDTs") && !told("mount: flock") && !told("HSM"), "{}", ran.stdout);
     assert_eq!((times(&target), times(&source)), before);
     assert!(look() == seen, "something was touched");
     assert_no_leftovers(&target);

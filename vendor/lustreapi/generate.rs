@@ -10,7 +10,10 @@ const CONSTANTS: &str = "LL_.*|LOV_.*|LMV_.*|LU_.*|LLAPI_.*|OS_.*|OBD_.*|IOC_.*|
 
 /// The bindings of a header as Rust.
 fn generate(header: &str) -> Result<String, String> {
+    // The oldest compiler that builds the program, whichever builds this.
+    let compiler = bindgen::RustTarget::stable(88, 0).map_err(|e| e.to_string())?;
     let bindings = bindgen::Builder::default()
+        .rust_target(compiler)
         .header(header)
         .allowlist_function(FUNCTIONS)
         .allowlist_type(TYPES)

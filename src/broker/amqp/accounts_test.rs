@@ -185,6 +185,7 @@ fn every_entry_counts_once_whatever_dies() {
         let (accounts, sum) = fold(&job, seed);
         let entries: u64 = job.plans.iter().map(|p| p.entries).sum();
         assert_eq!((sum.totals.found, sum.failures.len() as u64), (entries, entries), "seed {seed}");
+        assert_eq!(sum.placed, [(2, entries)], "seed {seed}");
         assert_eq!(accounts.outstanding(), [0; 3], "seed {seed}");
         assert_eq!((accounts, sum), fold(&job, seed), "seed {seed}: another reader sees something else");
     }

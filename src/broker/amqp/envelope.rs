@@ -210,8 +210,9 @@ pub enum EnvelopeError {
 
 #[cfg(test)]
 mod tests {
-    use super::super::messages::{Control, JobEvent, Origin, Record, Reply, Word};
+    use super::super::messages::{Control, Done, JobEvent, Origin, Part, Record, Reply, Results, What, Word};
     use super::*;
+    use crate::model::{Failure, Operation, Report, Totals};
     use proptest::prelude::*;
 
     const ORIGIN: Origin = Origin { session: 1, number: 2, attempt: 3 };
@@ -285,6 +286,28 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn a_report_reads_back_as_it_was_written(
+            counts in proptest::collection::vec(any::<u64>(), 2),
+            paths in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..50), 0..5),
+            placed in proptest::collection::btree_map(any::<u32>(), any::<u64>(), 0..20),
+        ) {
+            let mut report = Report { placed: placed.into_iter().collect(), ..Report::default() };
+            (report.totals.found, report.totals.misplaced) = (counts[0], counts[1]);
+            report.failures = paths
+                .into_iter()
+                .map(|path| Failure::new(path, Operation::Read, Some(5), String::new()))
+                .collect();
+            let done = Done { origin: ORIGIN, attempt: 4, queue: Queue::Files, posted: [1, 2, 3], report };
+            let parts = vec![Part { attempt: 5, report: done.report.clone() }];
+            let (worker, in_progress) = ("w".to_owned(), Totals::default());
+            let results =
+                Results { session: 1, number: 2, worker, parts, done: vec![done], in_progress, abort: None, idle: false };
+            let record = Record { job: JobId::random(), what: What::Results(Box::new(results)) };
+            let seal = plain();
+            prop_assert_eq!(seal.open::<Record>(&seal.seal(&record).unwrap()).unwrap(), record);
+        }
+
         #[test]
         fn hostile_bytes_never_panic(kind in 1..=6u8, body in proptest::collection::vec(any::<u8>(), 0..300)) {
             let seal = plain();

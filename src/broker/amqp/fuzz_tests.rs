@@ -82,6 +82,7 @@ fn report() -> Report {
     report.failures.push(Failure::new(path.clone(), Operation::Run, Some(-5), message));
     let word = || "size".to_owned();
     report.findings.push(Finding { path, what: word(), expected: word(), found: word() });
+    report.placed = vec![(0, 12), (u32::MAX, u64::MAX)];
     report.evidence = Some(Box::default());
     report
 }

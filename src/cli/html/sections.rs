@@ -22,7 +22,7 @@ pub struct Section {
 }
 
 /// They, in order: what somebody must know comes first.
-pub const SECTIONS: [Section; 12] = [
+pub const SECTIONS: [Section; 13] = [
     Section {
         title: "Failures by cause",
         about: "The first entries of each cause; the report of --report FILE has all of them.",
@@ -36,6 +36,11 @@ pub const SECTIONS: [Section; 12] = [
     Section { title: "Findings", about: "", body: findings },
     Section { title: "Notes", about: "Said along the way.", body: notes },
     Section { title: "Totals", about: "", body: totals },
+    Section {
+        title: "Directories by MDT",
+        about: "Where those lie whose place is decided by --mdt-policy.",
+        body: placed,
+    },
     Section { title: "Throughput", about: "", body: throughput },
     Section { title: "Files by size", about: "", body: sizes },
     Section {
@@ -75,7 +80,7 @@ fn table(class: &str, columns: &[(&str, &str)], rows: impl IntoIterator<Item = V
 }
 
 /// What each counter counts.
-const COUNTERS: [(&str, &str); 28] = [
+const COUNTERS: [(&str, &str); 33] = [
     ("found", "Entries found"),
     ("copied", "Made or written anew"),
     ("updated", "Only attributes set"),
@@ -104,6 +109,11 @@ const COUNTERS: [(&str, &str); 28] = [
     ("lost_xattrs", "Extended attributes not kept"),
     ("lost_acls", "ACLs not kept"),
     ("lost_hard_links", "Groups of hard links that became separate files"),
+    ("lost_projects", "Quota projects not kept"),
+    ("lost_layouts", "Layouts not kept"),
+    ("lost_pools", "Pools of layouts not kept"),
+    ("misplaced", "Directories on another MDT than meant"),
+    ("released", "Left out since their data are only in an archive"),
 ];
 
 fn totals(told: &Told<'_>) -> Option<String> {
@@ -114,6 +124,13 @@ fn totals(told: &Told<'_>) -> Option<String> {
         vec![what.to_owned(), value]
     });
     table("pairs", &[("What", ""), ("How many", "n")], rows)
+}
+
+fn placed(told: &Told<'_>) -> Option<String> {
+    let all = &told.snapshot.placed;
+    let most = all.values().copied().max().unwrap_or(0);
+    let rows = all.iter().map(|(mdt, n)| vec![mdt.to_string(), count(*n), bar(*n, most, "files")]);
+    table("kinds", &[("MDT", ""), ("Directories", "n"), ("", "bars")], rows)
 }
 
 fn throughput(told: &Told<'_>) -> Option<String> {
@@ -288,6 +305,21 @@ fn losses(told: &Told<'_>) -> Option<String> {
             "Groups of hard links, separate files instead",
             "The target cannot link so often, or not at all; it needs more room than the source.",
         ),
+        (
+            t.lost_projects,
+            "Quota projects",
+            "Only root may set them; mount the target with prjquota, or take a filesystem that has them.",
+        ),
+        (
+            t.lost_layouts,
+            "Layouts, the target&#39;s own instead",
+            "The target has too few OSTs for them, or does not know their kind: see --layout.",
+        ),
+        (
+            t.lost_pools,
+            "Pools of layouts",
+            "Make pools of these names in the target, or say with --pool-map what they are called there.",
+        ),
     ];
     let rows = all.into_iter().filter(|(n, _, _)| *n > 0);
     let rows = rows.map(|(n, what, help)| vec![what.to_owned(), count(n), help.to_owned()]);
@@ -386,11 +418,40 @@ fn configuration(told: &Told<'_>) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::Totals;
+    use crate::exit_code::ExitCode;
+    use crate::model::{JobId, JobSpec, Policy, Report, RootIdentity, Timestamp, Totals};
+    use crate::telemetry::Board;
 
     #[test]
     fn every_counter_has_its_words() {
         let keys: Vec<&str> = Totals::default().iter().map(|(key, _)| key).collect();
         assert_eq!(keys, COUNTERS.map(|(key, _)| key));
+    }
+
+    #[test]
+    fn a_table_shows_where_directories_lie_if_any_were_placed() {
+        let spec = JobSpec {
+            id: JobId::random(),
+            pass: "copy".into(),
+            source: Vec::new(),
+            target: Vec::new(),
+            policy: Policy::default(),
+            submitted: Timestamp::default(),
+            priority: 1,
+            source_root: RootIdentity::default(),
+            target_root: RootIdentity::default(),
+        };
+        let shown = |report: Report| {
+            let board = Board::new(Box::new(|_| ()));
+            board.absorb(report);
+            let (snapshot, chronicle, host) = (board.snapshot(), board.chronicle(), "here".to_owned());
+            let (ended, code, hands, also) = (&Ended::Complete, ExitCode::Complete, Hands::Fleet, Vec::new());
+            placed(&Told { spec: &spec, snapshot: &snapshot, chronicle, ended, code, hands, host, also })
+        };
+        assert_eq!(shown(Report::default()), None);
+        let table = shown(Report { placed: vec![(0, 12), (3, 11)], ..Report::default() }).unwrap();
+        for row in ["<td class=\"\">0</td><td class=\"n\">12</td>", "<td class=\"\">3</td><td class=\"n\">11</td>"] {
+            assert!(table.contains(row), "{table}");
+        }
     }
 }

@@ -6,6 +6,7 @@
 mod made_up;
 mod null;
 mod part;
+mod placing;
 mod replacing;
 mod source;
 mod target;

@@ -231,7 +231,10 @@ impl Dir for DryDir {
     }
 
     fn project(&self, name: &[u8]) -> Result<Option<Project>> {
-        self.ask(Operation::GetProject, |dir| dir.project(name))
+        match self.ask(Operation::GetProject, |dir| dir.project(name)) {
+            Err(e) if e.is_absent() => Ok(None),
+            other => other,
+        }
     }
 
     /// A lock that was there would be in nobody's way here, and one that was taken might be in another's.
@@ -297,6 +300,11 @@ impl Edit for DryEdit {
     fn remove_xattr(&self, name: &[u8]) -> Result<()> {
         self.change(|edit| edit.xattrs().map(|all| all.iter().any(|(n, _)| n == name)))
     }
+
+    /// Only what differs is set.
+    fn set_project(&self, _project: Project) -> Result<()> {
+        self.change(|_| Ok(true))
+    }
 }
 
 /// An entry that would be made: takes everything, keeps nothing.
@@ -332,6 +340,10 @@ impl Edit for DryEntry {
     }
 
     fn remove_xattr(&self, _name: &[u8]) -> Result<()> {
+        Ok(())
+    }
+
+    fn set_project(&self, _project: Project) -> Result<()> {
         Ok(())
     }
 }

@@ -1,16 +1,20 @@
 //! For tests: a filesystem on which chosen operations fail on chosen paths, until it is repaired.
 
 use super::super::{
-    Dir, Edit, Filesystem, FsError, Made, New, NewEntry, PartFile, Result, SourceFile, Traits, Usage, Xattrs,
+    Dir, Edit, Filesystem, FsError, Locked, Made, New, NewEntry, PartFile, Result, SourceFile, Traits, Usage, Xattrs,
 };
 use crate::model::fleet::Space;
-use crate::model::{Layout, Metadata, Operation, RelPath, RootIdentity, task::Entry};
+use crate::model::{Layout, Metadata, Operation, Project, RelPath, RootIdentity, Timestamp, task::Entry};
 use std::any::Any;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 /// What fails: every operation of this kind on this path. Attributes of directories and files are set by
 /// [`Operation::SetTimes`], extended ones are read by [`Operation::ListXattrs`].
 pub type Fault = (Operation, &'static str, i32);
+
+/// What a part file is called in the path of a fault, since its name is made up.
+const PART: &[u8] = b"PART";
 
 /// The faults of one filesystem.
 pub struct Faults(Mutex<Vec<Fault>>);
@@ -56,6 +60,11 @@ impl Filesystem for FaultyFs {
 
     fn usage(&self) -> Option<Usage> {
         self.inner.usage()
+    }
+
+    fn barrier(&self, scratch: &dyn Dir) -> Result<()> {
+        self.faults.meet(Operation::Flush, b"")?;
+        self.inner.barrier(scratch)
     }
 
     fn space(&self) -> Option<Space> {
@@ -136,7 +145,8 @@ impl Dir for Faulty<dyn Dir> {
     }
 
     fn create(&self, name: &[u8], what: New<'_>, direct: bool) -> Result<Box<dyn NewEntry>> {
-        self.on(Operation::Create, name)?.create(name, what, direct)
+        let inner = self.on(Operation::Create, name)?.create(name, what, direct)?;
+        Ok(Box::new(Faulty { inner, path: self.path_of(name), faults: Arc::clone(&self.faults) }))
     }
 
     fn edit(&self, name: &[u8]) -> Result<Box<dyn Edit>> {
@@ -168,11 +178,13 @@ impl Dir for Faulty<dyn Dir> {
     }
 
     fn make_part(&self, name: &[u8], size: u64, layout: Option<&Layout>) -> Result<Box<dyn PartFile>> {
-        self.inner.make_part(name, size, layout)
+        let inner = self.inner.make_part(name, size, layout)?;
+        Ok(Box::new(Faulty { inner, path: self.path_of(PART), faults: Arc::clone(&self.faults) }))
     }
 
     fn open_part(&self, name: &[u8]) -> Result<Box<dyn PartFile>> {
-        self.inner.open_part(name)
+        let inner = self.inner.open_part(name)?;
+        Ok(Box::new(Faulty { inner, path: self.path_of(PART), faults: Arc::clone(&self.faults) }))
     }
 
     fn lock(&self, exclusive: bool) -> Result<Option<Box<dyn Send + Sync>>> {
@@ -208,5 +220,103 @@ impl SourceFile for Faulty<dyn SourceFile> {
 
     fn drop_cache(&self, offset: u64, bytes: u64) -> Result<()> {
         self.inner.drop_cache(offset, bytes)
+    }
+}
+
+impl<T: Edit + ?Sized> Edit for Faulty<T> {
+    fn metadata(&self) -> Result<Metadata> {
+        self.inner.metadata()
+    }
+
+    fn xattrs(&self) -> Result<Xattrs> {
+        self.inner.xattrs()
+    }
+
+    fn set_owner(&self, uid: Option<u32>, gid: Option<u32>) -> Result<()> {
+        self.inner.set_owner(uid, gid)
+    }
+
+    fn set_mode(&self, mode: u32) -> Result<()> {
+        self.inner.set_mode(mode)
+    }
+
+    fn set_times(&self, atime: Timestamp, mtime: Timestamp) -> Result<()> {
+        self.inner.set_times(atime, mtime)
+    }
+
+    fn set_xattr(&self, name: &[u8], value: &[u8]) -> Result<()> {
+        self.inner.set_xattr(name, value)
+    }
+
+    fn remove_xattr(&self, name: &[u8]) -> Result<()> {
+        self.inner.remove_xattr(name)
+    }
+
+    fn set_project(&self, project: Project) -> Result<()> {
+        self.inner.set_project(project)
+    }
+}
+
+impl NewEntry for Faulty<dyn NewEntry> {
+    fn share_with(&mut self, source: &dyn SourceFile) -> bool {
+        self.inner.share_with(source)
+    }
+
+    fn has_layout(&self) -> bool {
+        self.inner.has_layout()
+    }
+
+    fn sync(&mut self) -> Result<()> {
+        self.faults.meet(Operation::Flush, &self.path)?;
+        self.inner.sync()
+    }
+
+    fn is_owned_by(&self, uid: u32, gid: u32) -> bool {
+        self.inner.is_owned_by(uid, gid)
+    }
+
+    fn fill_from(&mut self, source: &dyn SourceFile, holes: bool, written: &dyn Fn(u64)) -> Result<u64> {
+        self.inner.fill_from(source, holes, written)
+    }
+
+    fn seal(&mut self) -> Result<()> {
+        self.inner.seal()
+    }
+
+    fn publish(self: Box<Self>, replace: bool) -> Result<Made> {
+        self.inner.publish(replace)
+    }
+}
+
+impl PartFile for Faulty<dyn PartFile> {
+    fn lock(&self, start: u64, len: u64, patience: Duration) -> Result<Option<Box<dyn Locked + '_>>> {
+        self.inner.lock(start, len, patience)
+    }
+
+    fn fill_range(
+        &self,
+        source: &dyn SourceFile,
+        range: std::ops::Range<u64>,
+        holes: bool,
+        written: &dyn Fn(u64),
+    ) -> Result<bool> {
+        self.inner.fill_range(source, range, holes, written)
+    }
+
+    fn has_layout(&self) -> bool {
+        self.inner.has_layout()
+    }
+
+    fn seal(&self) -> Result<()> {
+        self.inner.seal()
+    }
+
+    fn sync(&self) -> Result<()> {
+        self.faults.meet(Operation::Flush, &self.path)?;
+        self.inner.sync()
+    }
+
+    fn publish(&self, name: &[u8]) -> Result<()> {
+        self.inner.publish(name)
     }
 }

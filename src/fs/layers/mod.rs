@@ -9,6 +9,8 @@ mod ghost;
 pub mod limiter;
 pub mod metered;
 #[cfg(test)]
+pub mod pretend;
+#[cfg(test)]
 pub mod striped;
 pub mod throttle;
 

@@ -1,6 +1,7 @@
 //! What can be told of a directory and its filesystem without writing: a handful of system calls.
 
 use super::super::{FsError, RootError};
+use super::mounts::{Mount, mount_of};
 use super::probe::usual_granularity_ns;
 use super::xattr::ACL_ACCESS;
 use super::{DIRECTORY, sys, with_noatime};
@@ -16,6 +17,9 @@ use std::os::unix::ffi::OsStrExt;
 const CASELESS: [u64; 6] = [0x4d44, 0x2011_bab0, 0xff53_4d42, 0xfe53_4d42, 0x482b, 0x5346_544e];
 /// Filesystems where an inode has one name.
 const SINGLE_NAMES: [u64; 2] = [0x4d44, 0x2011_bab0];
+
+/// Lustre's magic number.
+const LUSTRE: u64 = 0x0bd0_0bd0;
 
 /// A directory and its filesystem.
 #[derive(Debug, Clone)]
@@ -54,6 +58,8 @@ pub struct Facts {
     pub changed: Timestamp,
     /// Device that holds it.
     pub device: u64,
+    /// Where a Lustre filesystem is mounted, and how; none of others.
+    pub lustre: Option<Mount>,
 }
 
 /// Looks at a directory; the user's own symlink is followed.
@@ -106,6 +112,7 @@ fn of_descriptor(fd: &OwnedFd) -> rustix::io::Result<Facts> {
         project: sys::project_of(fd.as_fd()).unwrap_or(0),
         changed: Timestamp { sec: own.st_ctime, ns: u32::try_from(own.st_ctime_nsec).unwrap_or(0) },
         device: own.st_dev,
+        lustre: if magic == LUSTRE { mount_of(fd.as_fd()).ok().flatten() } else { None },
     })
 }
 

@@ -22,6 +22,7 @@ mod trial;
 mod xattr;
 
 pub use facts::{Facts, facts, is_empty};
+pub use mounts::Mount;
 pub use overlap::{RootKind, ancestors, check_roots, kind_of};
 pub use sys::{be_nice, outlive_file_limits};
 pub use trial::{Outcome, Trials, Tried, Weight, try_out};

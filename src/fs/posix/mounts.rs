@@ -22,16 +22,47 @@ fn is_any_in(mountinfo: &[u8], path: &[u8]) -> bool {
 /// What is mounted where a descriptor lies, as `/proc/self/mountinfo` calls it: a device, or a server and its export.
 /// None where the mount is not to be seen from here.
 pub(super) fn device_of(fd: BorrowedFd<'_>) -> io::Result<Option<Vec<u8>>> {
+    Ok(device_in(&std::fs::read("/proc/self/mountinfo")?, &id_of(fd)?))
+}
+
+/// A mount, as the kernel lists it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mount {
+    /// Where it is mounted.
+    pub point: Vec<u8>,
+    /// Options of the filesystem: what its own driver says of itself.
+    pub options: Vec<Vec<u8>>,
+}
+
+/// The mount that a descriptor lies in. None where it is not to be seen from here.
+pub(super) fn mount_of(fd: BorrowedFd<'_>) -> io::Result<Option<Mount>> {
+    Ok(mount_in(&std::fs::read("/proc/self/mountinfo")?, &id_of(fd)?))
+}
+
+fn id_of(fd: BorrowedFd<'_>) -> io::Result<Vec<u8>> {
     let own = std::fs::read(format!("/proc/self/fdinfo/{}", fd.as_raw_fd()))?;
     let id = own.split(|b| *b == b'\n').find_map(|line| line.strip_prefix(b"mnt_id:")).unwrap_or_default();
-    Ok(device_in(&std::fs::read("/proc/self/mountinfo")?, id.trim_ascii()))
+    Ok(id.trim_ascii().to_vec())
+}
+
+fn line_of<'a>(mountinfo: &'a [u8], id: &[u8]) -> Option<&'a [u8]> {
+    mountinfo.split(|b| *b == b'\n').find(|line| line.split(|b| *b == b' ').next() == Some(id))
+}
+
+/// Behind optional fields and a dash: the type of the filesystem, what is mounted, and its options.
+fn of_filesystem(line: &[u8]) -> impl Iterator<Item = &[u8]> {
+    line.split(|b| *b == b' ').skip(6).skip_while(|field| *field != b"-").skip(1)
 }
 
 fn device_in(mountinfo: &[u8], id: &[u8]) -> Option<Vec<u8>> {
-    let line = mountinfo.split(|b| *b == b'\n').find(|line| line.split(|b| *b == b' ').next() == Some(id))?;
-    // Optional fields, then a dash, the type of the filesystem, what is mounted, and its options.
-    let mut fields = line.split(|b| *b == b' ').skip(6).skip_while(|field| *field != b"-");
-    fields.nth(2).map(unescaped)
+    of_filesystem(line_of(mountinfo, id)?).nth(1).map(unescaped)
+}
+
+fn mount_in(mountinfo: &[u8], id: &[u8]) -> Option<Mount> {
+    let line = line_of(mountinfo, id)?;
+    let point = line.split(|b| *b == b' ').nth(4).map(unescaped)?;
+    let options = of_filesystem(line).nth(2)?.split(|b| *b == b',');
+    Some(Mount { point, options: options.map(unescaped).collect() })
 }
 
 /// Spaces, tabs, newlines and backslashes stand there as `\040` and so on.
@@ -66,6 +97,15 @@ mod tests {
         assert_eq!(device(b"36").as_deref(), Some(&b"/dev/x"[..]));
         assert_eq!(device(b"37").as_deref(), Some(&b"s:/a b"[..]));
         assert_eq!((device(b"3"), device(b"")), (None, None));
+    }
+
+    #[test]
+    fn a_mount_tells_where_it_is_and_what_its_driver_says() {
+        let table = b"36 35 98:0 / /m\\040x rw,relatime shared:1 - lustre n@tcp:/a rw,flock,nouser_xattr\n";
+        let mount = mount_in(table, b"36").unwrap();
+        assert_eq!(mount.point, b"/m x");
+        assert_eq!(mount.options, [&b"rw"[..], b"flock", b"nouser_xattr"]);
+        assert_eq!((mount_in(table, b"3"), mount_in(b"36 35\n", b"36")), (None, None));
     }
 
     #[test]

@@ -17,7 +17,18 @@ const FAR: i64 = 1 << 40;
 
 /// A full or read-only target is reported entry by entry, or needs nothing written at all: then the usual is assumed.
 pub(super) fn traits(root: BorrowedFd<'_>, shared: &Arc<Shared>) -> Traits {
-    try_traits(root, shared).unwrap_or_default()
+    let held = root.try_clone_to_owned().map(std::fs::File::from);
+    let changed = |file: &std::fs::File| file.metadata().and_then(|m| m.modified()).ok();
+    let before = held.as_ref().ok().and_then(changed);
+    let traits = try_traits(root, shared).unwrap_or_default();
+    if let (Ok(root), Some(before)) = (held, before)
+        && changed(&root) != Some(before)
+    {
+        // The trial had a name, where there are no files without one: the root must not look changed because of it.
+        // Who does not own the root cannot help that.
+        let _ = root.set_times(std::fs::FileTimes::new().set_modified(before));
+    }
+    traits
 }
 
 /// As [`traits`], but where a file cannot be made without a name nothing is tried, and the type of the filesystem tells.
@@ -83,13 +94,18 @@ mod tests {
 
     #[test]
     fn the_probe_leaves_nothing_behind() {
-        let dir = tempfile::tempdir().unwrap();
-        let fd = std::fs::File::open(dir.path()).unwrap();
-        let before = std::fs::metadata(dir.path()).unwrap().modified().unwrap();
-        let traits = traits(fd.as_fd(), &Shared::new(JobId::random()));
-        assert!(traits.time_granularity_ns >= 1);
-        assert!(traits.time_range.0 < traits.time_range.1);
-        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
-        assert_eq!(std::fs::metadata(dir.path()).unwrap().modified().unwrap(), before);
+        for has_unnamed_files in [true, false] {
+            let dir = tempfile::tempdir().unwrap();
+            let fd = std::fs::File::open(dir.path()).unwrap();
+            let long_ago = std::time::UNIX_EPOCH + std::time::Duration::from_secs(1_000_000_000);
+            fd.set_modified(long_ago).unwrap();
+            let shared = Shared::new(JobId::random());
+            shared.tmpfile.fetch_and(has_unnamed_files, Ordering::Relaxed);
+            let traits = traits(fd.as_fd(), &shared);
+            assert!(traits.time_granularity_ns >= 1);
+            assert!(traits.time_range.0 < traits.time_range.1);
+            assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+            assert_eq!(fd.metadata().unwrap().modified().unwrap(), long_ago, "unnamed: {has_unnamed_files}");
+        }
     }
 }

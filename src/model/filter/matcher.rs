@@ -2,7 +2,7 @@
 
 use super::pattern::{Pattern, Subject};
 use super::{AgeBy, Filter, FilterError, MAX_EXPRESSIONS, MAX_PATTERN_BYTES};
-use crate::model::{Kind, Metadata, RelPath};
+use crate::model::{Kind, Layout, Metadata, RelPath};
 
 /// A filter, ready to decide.
 ///
@@ -98,7 +98,23 @@ impl Matcher {
     /// Must attributes be known before it can be told of an entry that is no directory?
     pub fn needs_metadata(&self) -> bool {
         let f = &self.filter;
-        f.min_size.is_some() || f.max_size.is_some() || f.older_than.is_some() || f.newer_than.is_some()
+        let by_size = f.min_size.is_some() || f.max_size.is_some();
+        by_size || f.older_than.is_some() || f.newer_than.is_some() || self.needs_place()
+    }
+
+    /// Must it be known on which servers an entry lies before it can be told of it?
+    pub fn needs_place(&self) -> bool {
+        self.needs_layout() || self.needs_mdt()
+    }
+
+    /// Must the layout of a regular file be known?
+    pub fn needs_layout(&self) -> bool {
+        !self.filter.on_osts.is_empty() || !self.filter.pools.is_empty()
+    }
+
+    /// Must the MDT be known?
+    pub fn needs_mdt(&self) -> bool {
+        !self.filter.on_mdts.is_empty()
     }
 
     /// Does an entry that is no directory take part, as far as its attributes tell?
@@ -106,6 +122,9 @@ impl Matcher {
         let f = &self.filter;
         if metadata.kind == Kind::Directory {
             return true;
+        }
+        if self.needs_layout() && metadata.kind != Kind::File {
+            return false; // nothing of it lies on an OST
         }
         let size = metadata.size;
         let is_sized = metadata.kind != Kind::File
@@ -116,5 +135,19 @@ impl Matcher {
             AgeBy::Ctime => metadata.ctime,
         };
         is_sized && f.older_than.is_none_or(|limit| time < limit) && f.newer_than.is_none_or(|limit| time >= limit)
+    }
+
+    /// Does a regular file take part, as far as its layout tells? In a composite one, any component decides; one whose
+    /// data are only in an archive still tells where they lay.
+    pub fn takes_layout(&self, layout: Option<&Layout>) -> bool {
+        let Filter { on_osts, pools, .. } = &self.filter;
+        let any = |is: &dyn Fn(&Layout) -> bool| layout.is_some_and(is);
+        (on_osts.is_empty() || any(&|l| on_osts.iter().any(|ost| l.is_on_ost(*ost))))
+            && (pools.is_empty() || any(&|l| pools.iter().any(|pool| l.is_in_pool(pool))))
+    }
+
+    /// Does an entry that is no directory take part, as far as its MDT tells?
+    pub fn takes_mdt(&self, mdt: u32) -> bool {
+        self.filter.on_mdts.is_empty() || self.filter.on_mdts.contains(&mdt)
     }
 }

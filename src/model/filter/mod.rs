@@ -126,6 +126,17 @@ impl Filter {
     pub fn is_empty(&self) -> bool {
         *self == Filter::default()
     }
+
+    /// The option that asks on which servers something lies, if one does.
+    pub fn place_option(&self) -> Option<&'static str> {
+        [
+            (!self.on_osts.is_empty(), "--on-ost"),
+            (!self.on_mdts.is_empty(), "--on-mdt"),
+            (!self.pools.is_empty(), "--pool"),
+        ]
+        .into_iter()
+        .find_map(|(is_given, option)| is_given.then_some(option))
+    }
 }
 
 impl Rule {

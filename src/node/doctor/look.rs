@@ -1,6 +1,6 @@
 //! What looking tells: types, space, and what the source's root has.
 
-use super::{About, Row, Verdict};
+use super::{About, Row, Verdict, lustre};
 use crate::fs::posix::{Facts, RootKind, facts, kind_of};
 use crate::fs::{self, Dir, Options, Side};
 use crate::model::{JobId, Kind, RelPath, Timestamp};
@@ -152,7 +152,7 @@ fn room(topic: &str, need: &Amount, room: Option<Room>, words: fn(u64) -> String
     }
 }
 
-fn bytes(n: u64) -> String {
+pub(super) fn bytes(n: u64) -> String {
     const UNITS: [&str; 6] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"];
     let unit = (1..UNITS.len()).take_while(|u| n >> (10 * u) > 0).last().unwrap_or(0);
     if unit == 0 {
@@ -165,14 +165,19 @@ fn bytes(n: u64) -> String {
 /// What a target is known not to keep, said before a job begins: a handful of system calls, nothing written. Empty
 /// where it cannot be told.
 pub fn cheap(source: &[u8], target: &[u8]) -> Vec<String> {
-    let look = |root: &[u8]| {
-        let (adapter, path) = fs::adapter_of(root).ok()?;
-        if adapter.scheme == "file" { facts(path).ok() } else { None }
-    };
-    match (look(source), look(target)) {
-        (Some(from), Some(to)) => losses(&from, &to),
-        _ => Vec::new(),
+    let (from, to) = (facts_of(source), facts_of(target));
+    let mut said = Vec::new();
+    for (side, found) in [("source", &from), ("target", &to)] {
+        said.extend(found.iter().flat_map(|(path, facts)| lustre::notes(side, path, facts)));
     }
+    said.extend(from.zip(to).iter().flat_map(|((_, from), (_, to))| losses(from, to)));
+    said
+}
+
+/// Of a root that is a directory by now: its path too.
+fn facts_of(root: &[u8]) -> Option<(&[u8], Facts)> {
+    let (adapter, path) = fs::adapter_of(root).ok()?;
+    if adapter.scheme == "file" { Some((path, facts(path).ok()?)) } else { None }
 }
 
 fn losses(from: &Facts, to: &Facts) -> Vec<String> {

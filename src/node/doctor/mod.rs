@@ -4,6 +4,7 @@
 //! the end. What nobody can know without writing to the source is left out, not guessed.
 
 mod look;
+mod lustre;
 mod services;
 
 pub use look::cheap;
@@ -97,14 +98,23 @@ pub fn examine(patient: &Patient<'_>) -> Result<Vec<Row>, NodeError> {
         }
         let (from, to) = (facts(source)?, facts(target)?);
         let needs = if patient.size_check { Some(look::measure(patient.source)?) } else { None };
+        let (servers_of_source, servers_of_target) = (lustre::look(source, &from), lustre::look(target, &to));
         rows.extend(look::source_rows(&from));
+        rows.extend(servers_of_source.iter().flat_map(|side| lustre::rows(About::Source, side)));
         rows.extend(look::target_rows(&from, &to, is_empty(target_path), needs));
-        rows.extend(tried_rows(target, Some(source), &to));
+        rows.extend(servers_of_target.iter().flat_map(|side| lustre::rows(About::Target, side)));
+        rows.extend(servers_of_source.zip(servers_of_target).and_then(|(from, to)| lustre::between(&from, &to)));
+        rows.extend(tried_rows(target, Some((source, &from)), &to));
     } else {
-        rows.extend(source.map(|s| facts(&s)).transpose()?.iter().flat_map(look::source_rows));
+        if let Some(source) = &source {
+            let from = facts(source)?;
+            rows.extend(look::source_rows(&from));
+            rows.extend(lustre::look(source, &from).iter().flat_map(|side| lustre::rows(About::Source, side)));
+        }
         if let Some(target) = &target {
             let to = facts(target)?;
             rows.push(Row::new(About::Target, "filesystem", Verdict::Ok, to.filesystem.as_str(), ""));
+            rows.extend(lustre::look(target, &to).iter().flat_map(|side| lustre::rows(About::Target, side)));
             rows.extend(tried_rows(target, None, &to));
         } else {
             rows.push(Row::new(About::Target, "filesystem", Verdict::Ok, "stores nothing, so it loses nothing", ""));
@@ -144,12 +154,13 @@ fn directory_of(root: &[u8], is_source: bool) -> Result<Option<Vec<u8>>, RootErr
 }
 
 /// Tries the target out; if nothing can be written there, that is what is found.
-fn tried_rows(target: &[u8], source: Option<&[u8]>, to: &Facts) -> Vec<Row> {
-    let trials = match try_out(target, source) {
+fn tried_rows(target: &[u8], source: Option<(&[u8], &Facts)>, to: &Facts) -> Vec<Row> {
+    let trials = match try_out(target, source.map(|(path, _)| path)) {
         Ok(trials) => trials,
         Err(e) => return vec![unwritable(to, &e)],
     };
-    let mut rows = vec![time_row(&trials.traits), clock_row(&trials)];
+    let step_of_source = source.map_or(1, |(_, from)| from.granularity_ns);
+    let mut rows = vec![time_row(&trials.traits, step_of_source), clock_row(&trials)];
     rows.extend(trials.tried.iter().map(|tried| {
         let (verdict, found) = match (&tried.outcome, tried.weight) {
             (Outcome::Kept(found), _) => (Verdict::Ok, found.as_str()),
@@ -175,7 +186,8 @@ fn unwritable(to: &Facts, e: &FsError) -> Row {
     Row::new(About::Target, "writing", Verdict::Fails, format!("{e}; nothing else was tried"), advice)
 }
 
-fn time_row(traits: &Traits) -> Row {
+/// Nothing is lost if the source's times come in steps that are as coarse.
+fn time_row(traits: &Traits, step_of_source_ns: u32) -> Row {
     let step = match traits.time_granularity_ns {
         ns if ns < 1000 => format!("{ns} ns"),
         ns if ns < 1_000_000 => format!("{} us", ns / 1000),
@@ -190,8 +202,7 @@ fn time_row(traits: &Traits) -> Row {
         (false, true) => format!("from {}", year(first)),
         (false, false) => format!("{} to {}", year(first), year(last)),
     };
-    let is_fine = traits.time_granularity_ns <= 1;
-    let verdict = if is_fine { Verdict::Ok } else { Verdict::Lost };
+    let verdict = if traits.time_granularity_ns <= step_of_source_ns.max(1) { Verdict::Ok } else { Verdict::Lost };
     let advice = "times are cut down to that; later runs compare them as the target keeps them";
     Row::new(About::Target, "times", verdict, format!("steps of {step}, {range}"), advice)
 }
@@ -210,4 +221,19 @@ fn clock_row(trials: &Trials) -> Row {
         (Verdict::Ok, "as this node's".to_owned())
     };
     Row::new(About::Target, "clock", verdict, found, "set the clocks (NTP) before you use --since")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn coarse_times_are_lost_only_where_the_source_has_finer_ones() {
+        let traits = |time_granularity_ns| Traits { time_granularity_ns, ..Traits::default() };
+        let verdict = |target, source| time_row(&traits(target), source).verdict;
+        assert_eq!(verdict(1, 1), Verdict::Ok);
+        assert_eq!(verdict(1_000_000_000, 1), Verdict::Lost);
+        assert_eq!(verdict(1_000_000_000, 1_000_000_000), Verdict::Ok);
+        assert_eq!(verdict(100, 1_000_000_000), Verdict::Ok);
+    }
 }

@@ -1,12 +1,12 @@
 //! Attributes: what differs, and setting it in the one safe order.
 //!
-//! Owner, then extended attributes, ACLs and capabilities, then mode, then times. Changing the owner clears
+//! Owner, then project, extended attributes, ACLs and capabilities, then mode, then times. Changing the owner clears
 //! capabilities and setuid; an ACL changes the mode; so each comes after what would undo it, and the mode
 //! that lets others in comes when all that restricts them is in place.
 
 use super::Trouble;
 use crate::fs::{Class, Edit, FsError, NewEntry, Traits, Xattrs};
-use crate::model::{Kind, Metadata, Operation, Policy, Timestamp, Totals};
+use crate::model::{Kind, Metadata, Operation, Policy, Project, Timestamp, Totals};
 
 const SETUID_SETGID: u32 = 0o6000;
 
@@ -16,6 +16,8 @@ pub struct Wanted<'a> {
     pub metadata: &'a Metadata,
     /// Extended attributes of the source, as far as the policy wants them.
     pub xattrs: &'a Xattrs,
+    /// Quota project of the source; none leaves it alone.
+    pub project: Option<Project>,
 }
 
 /// Is it an ACL rather than another extended attribute?
@@ -88,12 +90,28 @@ pub fn same_mtime(source: &Metadata, target: &Metadata, traits: &Traits) -> bool
 }
 
 /// Would [`apply`] have anything to do? Access times alone are no reason.
-pub fn differs(want: &Wanted<'_>, have: &Metadata, have_xattrs: &Xattrs, policy: &Policy, traits: &Traits) -> bool {
-    let m = want.metadata;
-    (policy.owner && (m.uid, m.gid) != (have.uid, have.gid))
-        || (policy.mode && m.kind != Kind::Symlink && m.mode != have.mode)
-        || (policy.times && !same_mtime(m, have, traits))
-        || (want.xattrs != have_xattrs && xattrs_differ(want.xattrs, have_xattrs, policy))
+pub fn differs(want: &Wanted<'_>, have: &Have<'_>, policy: &Policy, traits: &Traits) -> bool {
+    let (m, there) = (want.metadata, have.metadata);
+    (policy.owner && (m.uid, m.gid) != (there.uid, there.gid))
+        || (policy.mode && m.kind != Kind::Symlink && m.mode != there.mode)
+        || (policy.times && !same_mtime(m, there, traits))
+        || project_differs(want.project, have.project)
+        || (want.xattrs != have.xattrs && xattrs_differ(want.xattrs, have.xattrs, policy))
+}
+
+/// What one side does not tell is no difference.
+pub fn project_differs(want: Option<Project>, have: Option<Project>) -> bool {
+    want.zip(have).is_some_and(|(want, have)| want != have)
+}
+
+/// A project as it is compared: only a directory hands it down.
+pub fn project_of_kind(kind: Kind, project: Option<Project>) -> Option<Project> {
+    project.map(|p| Project { inherit: p.inherit && kind == Kind::Directory, ..p })
+}
+
+/// What is made in a directory has its project, if that hands it down.
+pub fn inherited(dir: Project) -> Project {
+    Project { id: if dir.inherit { dir.id } else { 0 }, inherit: false }
 }
 
 fn xattrs_differ(want: &Xattrs, have: &Xattrs, policy: &Policy) -> bool {
@@ -107,9 +125,42 @@ pub struct Have<'a> {
     pub metadata: &'a Metadata,
     /// Extended ones.
     pub xattrs: &'a Xattrs,
+    /// Quota project; none if that cannot be told, or is not asked.
+    pub project: Option<Project>,
 }
 
-/// Sets all attributes of a new entry. What the target or the process cannot keep is counted as lost.
+/// Sets the quota project of an entry, if it is not the wanted one.
+///
+/// # Errors
+/// As [`apply_new`].
+pub fn apply_project<E: Edit + ?Sized>(
+    edit: &E,
+    want: Option<Project>,
+    have: Option<Project>,
+    totals: &mut Totals,
+) -> Result<bool, FsError> {
+    let Some(project) = want.filter(|_| project_differs(want, have)) else { return Ok(false) };
+    match edit.set_project(project) {
+        Ok(()) => Ok(true),
+        Err(e) if is_loss(&e) => {
+            totals.lost_projects += 1;
+            Ok(false)
+        }
+        Err(e) => Err(e),
+    }
+}
+
+/// The target cannot keep it, or the process may not set it.
+fn is_loss(e: &FsError) -> bool {
+    // An extended attribute can be too large for a filesystem (ENOSPC on ext4) that is not full.
+    e.class() == Class::Unsupported
+        || matches!(e.errno, libc::EINVAL | libc::EACCES)
+        || (e.operation == Operation::SetXattr && matches!(e.errno, libc::ENOSPC | libc::E2BIG | libc::ERANGE))
+        || (e.operation == Operation::SetProject && e.errno == libc::ENOTTY)
+}
+
+/// Sets all attributes of a new entry but for its project, which it gets before it has contents. What the target or the
+/// process cannot keep is counted as lost.
 ///
 /// # Errors
 /// The first error that is no such loss; the other attributes are set all the same.
@@ -122,9 +173,8 @@ pub fn apply_new(
 ) -> Result<(), Trouble> {
     let m = want.metadata;
     let owned = new.is_owned_by(m.uid, m.gid);
-    Setter { edit: new, want, policy, traits, totals, error: None, acl_lost: false }
-        .run(owned, &Xattrs::new(), None)
-        .map(drop)
+    let setter = Setter { edit: new, want, policy, traits, totals, error: None, acl_lost: false };
+    setter.run(owned, None, None).map(drop)
 }
 
 /// As [`apply_new`], for a file that was written in parts and has these attributes.
@@ -133,15 +183,15 @@ pub fn apply_new(
 /// As [`apply_new`].
 pub fn apply_part(
     part: &dyn Edit,
-    have: &Metadata,
+    have: &Have<'_>,
     want: &Wanted<'_>,
     policy: &Policy,
     traits: &Traits,
     totals: &mut Totals,
 ) -> Result<(), Trouble> {
-    let owned = (want.metadata.uid, want.metadata.gid) == (have.uid, have.gid);
+    let owned = (want.metadata.uid, want.metadata.gid) == (have.metadata.uid, have.metadata.gid);
     let setter = Setter { edit: part, want, policy, traits, totals, error: None, acl_lost: false };
-    setter.run(owned, &Xattrs::new(), None).map(drop)
+    setter.run(owned, None, have.project).map(drop)
 }
 
 /// Sets what differs. True if anything did and could be set.
@@ -158,7 +208,7 @@ pub fn apply(
 ) -> Result<bool, Trouble> {
     let owned = (want.metadata.uid, want.metadata.gid) == (have.metadata.uid, have.metadata.gid);
     let setter = Setter { edit, want, policy, traits, totals, error: None, acl_lost: false };
-    setter.run(owned, have.xattrs, Some(have.metadata))
+    setter.run(owned, Some(have), have.project)
 }
 
 struct Setter<'a, E: Edit + ?Sized> {
@@ -172,8 +222,10 @@ struct Setter<'a, E: Edit + ?Sized> {
 }
 
 impl<E: Edit + ?Sized> Setter<'_, E> {
-    fn run(mut self, owned: bool, have_xattrs: &Xattrs, have: Option<&Metadata>) -> Result<bool, Trouble> {
+    /// Sets what is not as `have`; of what is new nothing is right but perhaps its owner and its project.
+    fn run(mut self, owned: bool, there: Option<&Have<'_>>, have_project: Option<Project>) -> Result<bool, Trouble> {
         let m = self.want.metadata;
+        let have = there.map(|there| there.metadata);
         let owner = self.policy.owner && !owned;
         if let Some(h) =
             have.filter(|h| owner && self.policy.mode && m.kind != Kind::Symlink && h.mode & !m.mode & 0o777 != 0)
@@ -183,7 +235,8 @@ impl<E: Edit + ?Sized> Setter<'_, E> {
         }
         let owner_set = owner && self.owner();
         let owner_kept = owned || owner_set;
-        let xattrs_set = self.xattrs(have_xattrs);
+        let project_set = self.project(have_project);
+        let xattrs_set = self.xattrs(there.map_or(&Xattrs::new(), |there| there.xattrs));
         let mut mode = mode_of(m, self.policy);
         if self.acl_lost
             && let Some((_, acl)) = self.want.xattrs.iter().find(|(n, _)| n == b"system.posix_acl_access")
@@ -204,7 +257,7 @@ impl<E: Edit + ?Sized> Setter<'_, E> {
         let times_set = times_wanted && self.times(m.atime, m.mtime);
         match self.error {
             Some(e) => Err(Trouble::Target(e)),
-            None => Ok(owner_set || xattrs_set || mode_set || times_set),
+            None => Ok(owner_set || project_set || xattrs_set || mode_set || times_set),
         }
     }
 
@@ -213,15 +266,7 @@ impl<E: Edit + ?Sized> Setter<'_, E> {
     fn settle(&mut self, done: Result<(), FsError>, lost: fn(&mut Totals) -> &mut u64) -> bool {
         match done {
             Ok(()) => return true,
-            // An extended attribute can be too large for a filesystem (ENOSPC on ext4) that is not full.
-            Err(e)
-                if e.class() == Class::Unsupported
-                    || matches!(e.errno, libc::EINVAL | libc::EACCES)
-                    || (e.operation == Operation::SetXattr
-                        && matches!(e.errno, libc::ENOSPC | libc::E2BIG | libc::ERANGE)) =>
-            {
-                *lost(self.totals) += 1;
-            }
+            Err(e) if is_loss(&e) => *lost(self.totals) += 1,
             Err(e) => self.error = self.error.or(Some(e)),
         }
         false
@@ -235,6 +280,13 @@ impl<E: Edit + ?Sized> Setter<'_, E> {
             let _ = self.edit.set_owner(None, Some(m.gid));
         }
         self.settle(both, |t| &mut t.lost_owner)
+    }
+
+    fn project(&mut self, have: Option<Project>) -> bool {
+        apply_project(self.edit, self.want.project, have, self.totals).unwrap_or_else(|e| {
+            self.error = self.error.or(Some(e));
+            false
+        })
     }
 
     fn xattrs(&mut self, have: &Xattrs) -> bool {

@@ -1,6 +1,7 @@
 //! Entries that are no directories: compare, then copy, update or leave alone.
 
 use super::attributes::{Have, Wanted, apply, apply_new, differs, reads_xattrs, same_mtime, wanted};
+use super::project::NewProject;
 use super::walk::is_older;
 use super::{CopyPass, Pair, Trouble};
 use crate::broker::Stopped;
@@ -9,6 +10,7 @@ use crate::model::lustre::HsmPolicy;
 use crate::model::task::{Entries, Entry, tag};
 use crate::model::{Kind, Metadata, Operation, Phase, RelPath, Report, Task, Timestamp, Totals};
 use crate::pass::Run;
+use crate::pass::filtered::leaves_out;
 use std::cell::{Cell, RefCell};
 use xxhash_rust::xxh3::Xxh3;
 
@@ -166,7 +168,12 @@ impl CopyPass {
                 None => source.stat(entry.name),
             };
             match metadata {
-                Ok(m) if m.kind != Kind::Directory && is_older(&m, since) => self.count_unchanged(&m, run),
+                Ok(m) if m.kind != Kind::Directory && is_older(&m, since) => {
+                    match self.is_filtered(source.as_ref(), entry.name, &m) {
+                        Ok(is_filtered) => self.count_unchanged(&m, is_filtered, run),
+                        Err(e) => self.fail(dir.display_join(entry.name), Trouble::Source(e), run)?,
+                    }
+                }
                 Ok(m) => drop(changed.push(&Entry { metadata: Some(m), kind: Some(m.kind), ..entry })),
                 Err(e) => self.fail(dir.display_join(entry.name), Trouble::Source(e), run)?,
             }
@@ -174,9 +181,9 @@ impl CopyPass {
         Ok((!changed.is_empty()).then_some(changed))
     }
 
-    fn count_unchanged(&self, source: &Metadata, run: &mut Run<'_>) {
+    fn count_unchanged(&self, source: &Metadata, is_filtered: bool, run: &mut Run<'_>) {
         let totals = &mut run.report.totals;
-        if self.is_filtered(source) {
+        if is_filtered {
             totals.filtered += 1;
         } else {
             totals.unchanged += 1;
@@ -184,10 +191,10 @@ impl CopyPass {
         }
     }
 
-    /// Is an entry left out, by its attributes?
-    fn is_filtered(&self, source: &Metadata) -> bool {
+    /// Is an entry left out, by its attributes or its place in the source?
+    fn is_filtered(&self, dir: &dyn Dir, name: &[u8], source: &Metadata) -> Result<bool, FsError> {
         let special = !matches!(source.kind, Kind::File | Kind::Symlink | Kind::Directory);
-        special && !self.policy.specials || source.kind != Kind::Directory && !self.matcher.takes_metadata(source)
+        if special && !self.policy.specials { Ok(true) } else { leaves_out(&self.matcher, Some(dir), name, source) }
     }
 
     /// True if the target directory was changed.
@@ -304,7 +311,7 @@ impl CopyPass {
             Some(m) => m,
             None => job.pair.source.stat(job.names.source).map_err(Trouble::Source)?,
         };
-        if self.is_filtered(&source) {
+        if self.is_filtered(job.pair.source.as_ref(), job.names.source, &source).map_err(Trouble::Source)? {
             return Ok(Outcome::Filtered);
         }
         if source.kind == Kind::Directory {
@@ -318,7 +325,9 @@ impl CopyPass {
 
     /// Listed as something else, a directory now: walked as one.
     fn became_directory(&self, job: &Job<'_, '_, '_>) -> Result<Outcome, End> {
-        job.pair.target.make_dir(job.names.target).map_err(Trouble::Target)?;
+        let Pair { path, target, .. } = job.pair;
+        let made = self.make_dir(path, target.as_ref(), job.names.target, &mut job.run.borrow_mut());
+        made.map_err(Trouble::Target)?;
         let mut names = crate::model::task::Names::default();
         let _ = names.push(tag::ALL, job.names.source);
         job.run.borrow_mut().ticket.post(Task::Dirs { parent: job.pair.path.clone(), names })?;
@@ -337,7 +346,7 @@ impl CopyPass {
                 if let Some(outcome) = self.fix_attributes(job, source, &target)? {
                     self.count_seen(job, source);
                     // A worker that was lost with this task made it, and could not say so any more.
-                    if job.run.borrow().redelivered && target.ctime >= self.submitted {
+                    if job.run.borrow().redelivered && target.ctime >= self.began {
                         job.run.borrow_mut().report.totals.bytes_copied += data_bytes(source);
                         return Ok(Outcome::Copied);
                     }
@@ -430,9 +439,12 @@ impl CopyPass {
     ) -> Result<Option<Outcome>, Trouble> {
         let xattrs = self.xattrs_of(job.pair.source.as_ref(), job.names.source).map_err(Trouble::Source)?;
         let (metadata, xattrs) = wanted(*source, xattrs, &self.policy);
-        let have = self.xattrs_of(job.pair.target.as_ref(), job.names.target).map_err(Trouble::Target)?;
-        let want = Wanted { metadata: &metadata, xattrs: &xattrs };
-        if !differs(&want, target, &have, &self.policy, &self.target) {
+        let have_xattrs = self.xattrs_of(job.pair.target.as_ref(), job.names.target).map_err(Trouble::Target)?;
+        let sides = ((job.pair.source.as_ref(), job.names.source), (job.pair.target.as_ref(), job.names.target));
+        let (want_project, project) = self.projects_of(sides.0, sides.1, source.kind)?;
+        let want = Wanted { metadata: &metadata, xattrs: &xattrs, project: want_project };
+        let have = Have { metadata: target, xattrs: &have_xattrs, project };
+        if !differs(&want, &have, &self.policy, &self.target) {
             return Ok(Some(Outcome::Unchanged));
         }
         if target.nlink > 1 {
@@ -444,7 +456,7 @@ impl CopyPass {
         if (metadata.dev, metadata.ino, metadata.nlink) != (target.dev, target.ino, target.nlink) {
             return Ok(None); // somebody put something else there since it was looked at
         }
-        let have = Have { metadata: &metadata, xattrs: &have };
+        let have = Have { metadata: &metadata, ..have };
         let mut run = job.run.borrow_mut();
         let changed = apply(edit.as_ref(), &want, &have, &self.policy, &self.target, &mut run.report.totals)?;
         Ok(Some(if changed { Outcome::Updated } else { Outcome::Unchanged }))
@@ -477,13 +489,17 @@ impl CopyPass {
         self.work.announce();
         let xattrs = self.xattrs_of(job.pair.source.as_ref(), job.names.source).map_err(Trouble::Source)?;
         let (metadata, xattrs) = wanted(*source, xattrs, &self.policy);
+        let project = self.new_project(job.pair, source.kind, || job.pair.source.project(job.names.source))?;
         let mut new = job.pair.target.create(job.names.target, what, false).map_err(Trouble::Target)?;
-        let want = Wanted { metadata: &metadata, xattrs: &xattrs };
+        project.set_on(new.as_ref(), &mut job.run.borrow_mut().report.totals)?;
+        let want = Wanted { metadata: &metadata, xattrs: &xattrs, project: None };
         apply_new(new.as_ref(), &want, &self.policy, &self.target, &mut job.run.borrow_mut().report.totals)?;
+        let seen = project.seen(new.as_ref())?;
         new.seal().map_err(Trouble::Target)?;
         if new.publish(replace).map_err(Trouble::Target)? == Made::Existed {
             return Ok(None);
         }
+        self.settle_project(job, &project, seen)?;
         self.count_seen(job, source);
         Ok(Some(Outcome::Copied))
     }
@@ -515,11 +531,13 @@ impl CopyPass {
             }
             self.work.announce();
             let direct = self.policy.direct && !replace && !cut_up;
+            let project = self.new_project(job.pair, Kind::File, || file.project())?;
             let plan = self.plan(job.pair, job.names.source, before.size, || file.layout());
             let mut new = match job.pair.target.create(job.names.target, plan.new_file(), direct) {
                 Err(e) if direct && e.errno == libc::EEXIST => return Ok(None),
                 other => other.map_err(Trouble::Target)?,
             };
+            project.set_on(new.as_ref(), &mut job.run.borrow_mut().report.totals)?;
             let written = if cut_up {
                 if self.policy.holes && new.share_with(file.as_ref()) {
                     self.shared_whole(job, before.size)
@@ -537,8 +555,12 @@ impl CopyPass {
             let xattrs =
                 if reads_xattrs(&self.policy) { file.xattrs().map_err(Trouble::Source)? } else { Xattrs::new() };
             let (metadata, xattrs) = wanted(metadata, xattrs, &self.policy);
-            let want = Wanted { metadata: &metadata, xattrs: &xattrs };
+            let want = Wanted { metadata: &metadata, xattrs: &xattrs, project: None };
             apply_new(new.as_ref(), &want, &self.policy, &self.target, &mut job.run.borrow_mut().report.totals)?;
+            let seen = project.seen(new.as_ref())?;
+            if self.policy.fsync {
+                new.sync().map_err(Trouble::Target)?;
+            }
             let has_layout = new.has_layout();
             new.seal().map_err(Trouble::Target)?;
             if !unsteady && !before.same_moment(&file.metadata().map_err(Trouble::Source)?) {
@@ -548,12 +570,23 @@ impl CopyPass {
             if new.publish(replace).map_err(Trouble::Target)? == Made::Existed {
                 return Ok(None);
             }
+            self.settle_project(job, &project, seen)?;
             self.wrote(written);
             let at = (&job.pair.path, job.names.source);
             self.count_layout(&plan, has_layout, at, &mut job.run.borrow_mut().report);
             self.count_seen(job, &before);
             return Ok(Some(if unsteady { Outcome::ChangedWhileCopying } else { Outcome::Copied }));
         }
+    }
+
+    fn settle_project(
+        &self,
+        job: &Job<'_, '_, '_>,
+        project: &NewProject,
+        seen: Option<Metadata>,
+    ) -> Result<(), Trouble> {
+        let totals = &mut job.run.borrow_mut().report.totals;
+        project.set_late(job.pair.target.as_ref(), job.names.target, seen, totals)
     }
 
     fn hand_out_large(&self, job: &Job<'_, '_, '_>, source: &Metadata, replace: bool) -> Result<Ask, End> {

@@ -103,8 +103,9 @@ impl CopyPass {
         if metadata.kind != Kind::Directory {
             return Err(Trouble::Target(other_kind));
         }
-        let have = Have { metadata: &metadata, xattrs: &edit.xattrs().map_err(Trouble::Target)? };
-        let want = Wanted { metadata: &wanted, xattrs: &xattrs };
+        let (want, have) = self.projects_of((source, name), (target, name), Kind::Directory)?;
+        let have = Have { metadata: &metadata, xattrs: &edit.xattrs().map_err(Trouble::Target)?, project: have };
+        let want = Wanted { metadata: &wanted, xattrs: &xattrs, project: want };
         Ok(apply(edit.as_ref(), &want, &have, &self.policy, &self.target, totals)? || laid_out)
     }
 
@@ -126,8 +127,10 @@ impl CopyPass {
         let (wanted, xattrs) = attributes::wanted(wanted, xattrs, &self.policy);
         let edit = pair.target.edit_self().map_err(Trouble::Target)?;
         let metadata = edit.metadata().map_err(Trouble::Target)?;
-        let have = Have { metadata: &metadata, xattrs: &edit.xattrs().map_err(Trouble::Target)? };
-        let want = Wanted { metadata: &wanted, xattrs: &xattrs };
+        let (source, target) = (pair.source.as_ref(), pair.target.as_ref());
+        let (want, have) = self.projects_of((source, b""), (target, b""), Kind::Directory)?;
+        let have = Have { metadata: &metadata, xattrs: &edit.xattrs().map_err(Trouble::Target)?, project: have };
+        let want = Wanted { metadata: &wanted, xattrs: &xattrs, project: want };
         apply(edit.as_ref(), &want, &have, &self.policy, &self.target, totals)
     }
 }

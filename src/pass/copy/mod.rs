@@ -10,20 +10,24 @@ mod large;
 mod layouts;
 mod links;
 mod pick;
+mod place;
+mod project;
 mod walk;
 pub(super) mod work;
 
-pub(in crate::pass) use self::attributes::{is_removable, reads_xattrs, wanted};
+pub(in crate::pass) use self::attributes::{is_removable, project_differs, project_of_kind, reads_xattrs, wanted};
 use self::layouts::LayOut;
 use self::links::Links;
 use self::work::Work;
 use super::extras::Extras;
-use super::{OpenError, Pass, Roots, Run};
+use super::{OpenError, Pass, Roots, Run, filtered};
 use crate::broker::Stopped;
-use crate::fs::{Class, Dir, FsError, Made, Traits};
+use crate::fs::{Class, Dir, FsError, Traits};
 use crate::model::filter::Matcher;
+use crate::model::lustre::Placer;
 use crate::model::task::{Names, tag};
 use crate::model::{Failure, JobSpec, Operation, Phase, Policy, RelPath, Report, Task, Timestamp, Totals, escaped};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 /// So many entries in a row must fail for want of space, with nothing written between, before the target
@@ -35,16 +39,22 @@ pub struct CopyPass {
     roots: Roots,
     policy: Policy,
     target: Traits,
+    /// Quota projects are carried: both sides have them.
+    projects: bool,
     /// Device and inode of the target's root: never walked into as a part of the source.
     target_root: (u64, u64),
     source_dev: u64,
-    /// When the job was submitted: what became right since then became so by it.
+    /// When the job was submitted.
     submitted: Timestamp,
+    /// The same, as the target keeps times: what became right since then became so by the job.
+    began: Timestamp,
     matcher: Matcher,
     /// A directory with something in it is never replaced by an entry of another kind.
     keeps_directories: bool,
     /// What only the target has goes.
     extras: Option<Extras>,
+    /// Where directories are made, if that is not the target's choice.
+    placer: Option<Placer>,
     work: Work,
     links: Links,
     /// How files are striped, where the target has several servers.
@@ -105,6 +115,7 @@ impl CopyPass {
     /// A root that cannot be looked at; [`OpenError::Refused`], if what was asked for must not be done.
     pub fn new(spec: &JobSpec, roots: Roots, leads: bool) -> Result<Self, OpenError> {
         let matcher = Matcher::new(&spec.policy.filter).map_err(|e| OpenError::Refused(e.to_string()))?;
+        filtered::check(&spec.policy.filter, roots.source.as_ref(), &spec.source).map_err(OpenError::Refused)?;
         let removes = spec.pass == "sync" && spec.policy.delete.is_some();
         let extras = removes.then(|| Extras::new(spec, &roots, matcher.clone())).transpose()?;
         let target = roots.target.open_dir(&RelPath::root())?;
@@ -112,19 +123,24 @@ impl CopyPass {
         let source_dev = roots.source.open_dir(&RelPath::root())?.metadata()?.dev;
         let lay_out = LayOut::open(spec, &roots, target.as_ref())?;
         let work = Work::open(spec.id, target, leads)?;
-        if !leads && !roots.target.traits().forgets {
+        let traits = roots.target.traits();
+        if !leads && !traits.forgets {
             work.join()?;
         }
+        let placer = if spec.policy.dry_run { None } else { placer_of(&spec.policy, &roots) };
         Ok(CopyPass {
             matcher,
             extras,
             keeps_directories: !spec.policy.filter.is_empty()
                 || spec.pass == "sync"
                     && spec.policy.delete.as_ref().is_none_or(|d| d.max.is_some() || d.trash.is_some()),
-            policy: spec.policy.clone(),
+            projects: spec.policy.projects && roots.source.traits().projects && roots.target.traits().projects,
+            policy: as_kept(&spec.policy, &roots.source.traits()),
             source_dev,
             submitted: spec.submitted,
-            target: roots.target.traits(),
+            began: traits.kept(spec.submitted),
+            target: traits,
+            placer,
             target_root: (root.dev, root.ino),
             links: Links::new(source_dev),
             lay_out,
@@ -148,8 +164,26 @@ impl CopyPass {
         }
     }
 
+    /// Waits until names and attributes are on stable storage, too: each file was before it got its name.
+    fn await_storage(&self, report: &mut Report) {
+        if !self.policy.fsync || self.target.forgets {
+            return;
+        }
+        // Who may not make the job's folder may do without: only some filesystems need a place for it.
+        let root = |_| self.roots.target.open_dir(&RelPath::root()).map(Arc::from);
+        let waited = self.work.folder().or_else(root).and_then(|dir| self.roots.target.barrier(dir.as_ref()));
+        if let Err(e) = waited {
+            let why = crate::fs::errno_text(e.errno);
+            let message =
+                format!("{why}: what was done may be lost if the target goes down; run the same command again");
+            let failure = Failure::new(Vec::new(), e.operation, Some(e.errno), message);
+            report.fail(failure, Phase::Whole, Totals::default());
+        }
+    }
+
     /// Removes what the job needed only while it ran.
     pub fn clear_up(&self, report: &mut Report) {
+        self.await_storage(report);
         let parts = self.work.end_parts(self.roots.target.as_ref(), report);
         if let Err(e) = parts.and_then(|()| self.work.remove()) {
             report.fail(failure(crate::fs::aside::WORK_DIR.to_vec(), e), Phase::Whole, Totals::default());
@@ -226,6 +260,18 @@ impl CopyPass {
     }
 }
 
+/// What decides where directories are made; none if the target does.
+fn placer_of(policy: &Policy, roots: &Roots) -> Option<Placer> {
+    roots.target.servers().and_then(|servers| Placer::new(&policy.lustre, &servers.mdts))
+}
+
+/// The policy, with moments as this source keeps times: what changed within a step of its clock may have changed
+/// after the moment.
+fn as_kept(policy: &Policy, source: &Traits) -> Policy {
+    let since = policy.since.map(|since| since.truncated(source.time_granularity_ns));
+    Policy { since, ..policy.clone() }
+}
+
 /// A failure of an entry as it is reported.
 pub(super) fn failure(path: Vec<u8>, error: FsError) -> Failure {
     let mut message = error.words();
@@ -259,24 +305,11 @@ impl Pass for CopyPass {
     }
 
     fn conclude(&self, report: &mut Report) {
+        if self.policy.fsync {
+            // So that what is waited for has them; that they are right at the end is seen to below.
+            let _ = self.try_finish_root(&mut Totals::default());
+        }
         self.clear_up(report);
         self.finish_root(report);
-    }
-}
-
-/// Makes a directory again where one was expected and is not.
-fn reopen_dir(parent: &dyn Dir, name: &[u8]) -> Result<(Box<dyn Dir>, Made), FsError> {
-    match parent.open_dir(name) {
-        Ok(dir) => Ok((dir, Made::Existed)),
-        Err(e) if matches!(e.class(), Class::Vanished | Class::OtherKind) => {
-            let made = parent.make_dir(name)?;
-            Ok((parent.open_dir(name)?, made))
-        }
-        // The owner may have locked themselves out: a normal user must let themselves in again.
-        Err(e) if e.errno == libc::EACCES => {
-            parent.edit(name)?.set_mode(0o700).map_err(|_| e)?;
-            Ok((parent.open_dir(name)?, Made::Existed))
-        }
-        Err(e) => Err(e),
     }
 }

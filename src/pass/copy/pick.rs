@@ -1,7 +1,7 @@
 //! Entries that were named one by one: routed as a listing would, in directories that are made for them.
 
 use super::walk::Outbox;
-use super::{CopyPass, Pair, Trouble, reopen_dir};
+use super::{CopyPass, Pair, Trouble};
 use crate::broker::Stopped;
 use crate::fs::{Class, Dir, FsError, Made};
 use crate::model::task::{Entry, Names, tag};
@@ -104,7 +104,7 @@ impl CopyPass {
         };
         let (mut path, mut target) = above;
         while let Some(name) = missing.pop() {
-            let (next, made) = match reopen_dir(target.as_ref(), &name) {
+            let (next, made) = match self.reopen_dir(&path, target.as_ref(), &name, run) {
                 Ok(opened) => opened,
                 Err(e) => return Ok(Err(Trouble::Target(e))),
             };

@@ -1,7 +1,7 @@
 //! Listing directories and routing what is in them.
 
-use super::attributes::{Wanted, differs};
-use super::{CopyPass, Pair, Trouble, reopen_dir};
+use super::attributes::{Have, Wanted, differs};
+use super::{CopyPass, Pair, Trouble};
 use crate::broker::Stopped;
 use crate::fs::{Dir, FsError, Made, aside};
 use crate::model::task::{Entries, Entry, MAX_TASK_ENTRIES, Names, tag};
@@ -127,7 +127,7 @@ impl<'a> Outbox<'a> {
         }
     }
 
-    fn add_dir(&mut self, name: &[u8], made: bool, run: &mut Run<'_>) -> Result<(), Stopped> {
+    pub(super) fn add_dir(&mut self, name: &[u8], made: bool, run: &mut Run<'_>) -> Result<(), Stopped> {
         let fresh = if made { tag::FRESH | tag::ALL } else { 0 };
         let _ = self.dirs.push(fresh | self.child_tag, name); // was checked before
         if made {
@@ -244,13 +244,18 @@ impl CopyPass {
             };
             match source.metadata() {
                 Ok(_) if view.all => {}
-                Ok(m) if is_older(&m, since) => return self.list_unchanged(&path, source.as_ref(), &m, run),
+                Ok(m) if is_older(&m, since) => {
+                    let listed = self.list_unchanged(&path, source.as_ref(), &m, run)?;
+                    let mdt = || parent.target().ok()?.placing()?.mdt_of(name).ok();
+                    listed.is_ok().then(|| self.count_place(parent.path, mdt, run));
+                    return Ok(listed);
+                }
                 // Moved here, perhaps: what is in it may be older than its place.
                 Ok(_) => view.all = bits & tag::MOVED != 0,
                 Err(e) => return Ok(Err(Trouble::Source(e).into())),
             }
         }
-        let target = parent.target().and_then(|target| reopen_dir(target, name));
+        let target = parent.target().and_then(|target| self.reopen_dir(parent.path, target, name, run));
         let (target, made) = match target {
             Ok(opened) => opened,
             Err(e) => return Ok(Err(Trouble::Target(e).into())),
@@ -258,7 +263,12 @@ impl CopyPass {
         let pair = Pair { path, source, target };
         view.fresh |= made == Made::New;
         view.all |= view.fresh;
-        Ok(self.list(&pair, view, run)?.map(|changed| {
+        let listed = self.list(&pair, view, run)?;
+        // Else it is counted when it is gone through again.
+        if !matches!(listed, Err(Flaw(_, Phase::Walk))) {
+            self.count_place(parent.path, || pair.target.placing()?.mdt().ok(), run);
+        }
+        Ok(listed.map(|changed| {
             count_directory(view.fresh, changed, run);
             changed || made == Made::New
         }))
@@ -330,6 +340,7 @@ impl CopyPass {
         let child_tag = if view.all { tag::ALL } else { tag::MOVED };
         let mut out = Outbox::new(&pair.path, tag::ALL | if empty { tag::FRESH } else { 0 }, child_tag);
         let mut names = self.extras.as_ref().filter(|_| !empty).map(|_| SeenNames::of(&pair.path));
+        let mut gathered = self.gather(pair);
         let listed = list_with(
             pair.source.as_ref(),
             |entry, run| {
@@ -338,12 +349,18 @@ impl CopyPass {
                 }
                 match self.kind(&pair.path, pair.source.as_ref(), entry, run)? {
                     None => Ok(()),
-                    Some(Kind::Directory) => self.route_dir(pair, entry.name, &mut out, run),
+                    Some(Kind::Directory) => match &mut gathered {
+                        Some(gathered) => self.gather_dir(gathered, entry.name, &mut out, run),
+                        None => self.route_dir(pair, entry.name, &mut out, run),
+                    },
                     Some(_) => out.add_entry(entry, run),
                 }
             },
             run,
         )?;
+        if let Some(mut gathered) = gathered {
+            self.make_gathered(&mut gathered, &mut out, run)?;
+        }
         out.post_all(run)?;
         if let (Ok(()), Some(extras), Some(names)) = (&listed, &self.extras, names) {
             let place = Place { path: &pair.path, source: pair.source.as_ref(), target: pair.target.as_ref() };
@@ -376,9 +393,12 @@ impl CopyPass {
         }
         let xattrs = self.own_xattrs(pair.source.as_ref()).map_err(Trouble::Source)?;
         let (source, xattrs) = super::attributes::wanted(source, xattrs, &self.policy);
-        let have = pair.target.xattrs_self().map_err(Trouble::Target)?;
-        let want = Wanted { metadata: &source, xattrs: &xattrs };
-        let changed = differs(&want, &target, &have, &self.policy, &self.target) || self.default_layout_differs(pair);
+        let have_xattrs = pair.target.xattrs_self().map_err(Trouble::Target)?;
+        let dirs = ((pair.source.as_ref(), &b""[..]), (pair.target.as_ref(), &b""[..]));
+        let (want, have) = self.projects_of(dirs.0, dirs.1, Kind::Directory)?;
+        let want = Wanted { metadata: &source, xattrs: &xattrs, project: want };
+        let have = Have { metadata: &target, xattrs: &have_xattrs, project: have };
+        let changed = differs(&want, &have, &self.policy, &self.target) || self.default_layout_differs(pair);
         Ok(Looked { changed, empty, names })
     }
 
@@ -441,10 +461,8 @@ impl CopyPass {
         out: &mut Outbox<'_>,
         run: &mut Run<'_>,
     ) -> Result<(), Stopped> {
-        match pair.target.make_dir(name) {
-            Ok(made) => out.add_dir(name, made == Made::New, run),
-            Err(e) => self.fail(pair.path.display_join(name), Trouble::Target(e), run),
-        }
+        let made = self.make_dir(&pair.path, pair.target.as_ref(), name, run);
+        self.route_made(&pair.path, name, made, out, run)
     }
 
     /// A directory's own extended attributes, if the policy has use for them.

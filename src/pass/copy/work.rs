@@ -7,7 +7,7 @@
 use super::large::{Claim, Record};
 use crate::fs::aside::{WORK_DIR, job_of, part_of};
 use crate::fs::{Class, Dir, Filesystem, FsError};
-use crate::model::{Failure, JobId, Operation, Phase, Report, Totals};
+use crate::model::{Failure, JobId, Operation, Phase, Project, Report, Totals};
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -102,6 +102,13 @@ impl Work {
             }
             let dir: Arc<dyn Dir> = Arc::from(area.open_dir(&name)?);
             let own = dir.metadata()?;
+            if make
+                && let Ok(Some(project)) = dir.project(b"")
+                && project.inherit
+            {
+                // Names of files of any project meet here, which a directory that hands one down would not take.
+                let _ = dir.edit_self().and_then(|edit| edit.set_project(Project { inherit: false, ..project }));
+            }
             check_private(area.as_ref(), dir.as_ref())?;
             // A filesystem without locks only loses the protection between two jobs on one target.
             let lock = dir.lock(false).unwrap_or(None);

@@ -20,6 +20,7 @@ pub use seen::{SealedNames, SeenNames, is_ours};
 
 use self::guard::SourceGuard;
 use self::trash::Trash;
+use super::filtered::{self, leaves_out};
 use super::{OpenError, Roots, Run};
 use crate::broker::Stopped;
 use crate::fs::{Dir, FsError};
@@ -44,6 +45,7 @@ impl Extras {
     /// [`OpenError::Refused`]: an empty source, a trash that cannot be used. Nothing was touched then.
     pub fn new(spec: &JobSpec, roots: &Roots, matcher: Matcher) -> Result<Self, OpenError> {
         let policy = spec.policy.delete.clone().unwrap_or_default();
+        filtered::check(&spec.policy.filter, roots.source.as_ref(), &spec.source).map_err(OpenError::Refused)?;
         let guard = SourceGuard::open(roots.source.as_ref(), &spec.source_root, policy.allow_empty_source)?;
         let target = roots.target.open_dir(&RelPath::root())?.metadata()?;
         let trash = policy.trash.as_ref().map(|path| Trash::open(path, spec, guard.id(), &target)).transpose()?;
@@ -79,8 +81,8 @@ impl Extras {
         ))
     }
 
-    /// Does a filter leave out an entry of the target? Attributes are those of the source's entry, if it has one: it is
-    /// that one which a copy would take or leave.
+    /// Does a filter leave out an entry of the target? Attributes and place are those of the source's entry, if it has one:
+    /// it is that one which a copy would take or leave.
     fn protects(
         &self,
         dir: &RelPath,
@@ -95,12 +97,15 @@ impl Extras {
         if kind == Kind::Directory || !self.matcher.needs_metadata() {
             return Ok(false);
         }
-        let metadata = match source.map(|source| source.stat(name)) {
-            Some(Ok(m)) => m,
-            Some(Err(e)) if !e.is_absent() => return Err(FsError { operation: Operation::Lookup, ..e }),
-            _ => target.stat(name)?,
-        };
-        Ok(metadata.kind != Kind::Directory && !self.matcher.takes_metadata(&metadata))
+        let lookup = |e: FsError| FsError { operation: Operation::Lookup, ..e };
+        if let Some(source) = source {
+            let looked = source.stat(name).and_then(|m| leaves_out(&self.matcher, Some(source), name, &m));
+            match looked {
+                Err(e) if e.is_absent() => {}
+                other => return other.map_err(lookup),
+            }
+        }
+        leaves_out(&self.matcher, None, name, &target.stat(name)?)
     }
 
     /// Ends the job if the source's root must not be believed.

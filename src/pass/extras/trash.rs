@@ -202,8 +202,8 @@ fn dress(dir: &dyn Dir, original: &dyn Dir) -> Result<(), FsError> {
         metadata.mode |= 0o700; // more is to come into it
     }
     let edit = dir.edit_self()?;
-    let have = Have { metadata: &edit.metadata()?, xattrs: &edit.xattrs()? };
-    let want = Wanted { metadata: &metadata, xattrs: &xattrs };
+    let have = Have { metadata: &edit.metadata()?, xattrs: &edit.xattrs()?, project: None };
+    let want = Wanted { metadata: &metadata, xattrs: &xattrs, project: None };
     let mut losses = Totals::default();
     let applied = apply(edit.as_ref(), &want, &have, &Policy::default(), &Traits::default(), &mut losses);
     applied.map(drop).map_err(|trouble| trouble.error())

@@ -47,6 +47,7 @@ impl Job {
         policy.chunks.from_bytes = 3 << 20;
         policy.chunks.chunk_bytes = 1 << 20;
         policy.verify.content = true;
+        policy.fsync = true;
         let spec = JobSpec {
             priority: 1,
             id: options.job,
@@ -172,7 +173,7 @@ fn is_made_good(pass: &str, copied: bool, in_source: bool, faults: &[Fault], fai
     }
 }
 
-use Operation::{Create, List, ListXattrs, MakeDirectory, Open, OpenDirectory, Read, ReadLink, SetTimes, Stat};
+use Operation::{Create, Flush, List, ListXattrs, MakeDirectory, Open, OpenDirectory, Read, ReadLink, SetTimes, Stat};
 use Phase::{Dress, Finish, RemoveDirectory, Walk};
 use libc::{EACCES, EIO, ENOTDIR};
 
@@ -242,6 +243,34 @@ fn directories_that_are_dressed_or_compared_later_count_as_if_they_had_not_faile
     is_made_good("dirtime", true, S, &both, &[("d/sub", Walk)]);
     is_made_good("verify", true, S, &[(Open, "d/f3", EIO)], &[("d/f3", Walk)]);
     is_made_good("verify", true, T, &[(Read, "d/f3", EIO)], &[("d/f3", Walk)]);
+}
+
+#[test]
+fn a_file_that_cannot_be_synced_gets_no_name_until_it_can() {
+    for pass in ["copy", "sync"] {
+        for path in ["d/f3", "d/sub/deep/h1"] {
+            is_made_good(pass, false, T, &[(Flush, path, EIO)], &[(path, Walk)]);
+        }
+        is_made_good(pass, false, T, &[(Flush, "e/PART", EIO)], &[("e/large", Walk)]);
+    }
+    let copied = |fsync| {
+        let at = trees(false);
+        let mut job = Job::new("copy", at.path());
+        job.spec.policy.fsync = fsync;
+        let faults = [(Flush, "d/f3", EIO), (Flush, "e/PART", EIO), (Flush, "", EIO)].to_vec();
+        job.roots.target = faulty(job.roots.target.clone(), faults).0;
+        let report = job.whole();
+        let there = ["d/f3", "e/large", "d/f2"].map(|path| at.path().join("target").join(path).exists());
+        let failures = report.failures.into_iter().map(|f| (f.path, f.operation, f.phase, f.message));
+        (failures.collect::<Vec<_>>(), there)
+    };
+    assert_eq!(copied(false), (Vec::new(), [true; 3]), "nothing is synced that nobody asked for");
+    let (mut failures, there) = copied(true);
+    failures.sort_by(|a, b| a.0.cmp(&b.0));
+    assert_eq!(there, [false, false, true]);
+    let paths: Vec<_> = failures.iter().map(|f| (f.0.as_slice(), f.1, f.2)).collect();
+    assert_eq!(paths, [(&b""[..], Flush, Phase::Whole), (b"d/f3", Flush, Walk), (b"e/large", Flush, Walk)]);
+    assert!(failures[0].3.ends_with("run the same command again"), "{}", failures[0].3);
 }
 
 #[test]

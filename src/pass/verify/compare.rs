@@ -9,6 +9,7 @@ use super::{HALVES, Pair, Trouble, VerifyPass};
 use crate::model::fingerprint::PIECE_BYTES;
 use crate::model::{Finding, Half};
 use crate::pass::Run;
+use crate::pass::copy::project_differs;
 
 /// Buffers that are used again for each entry.
 #[derive(Default)]
@@ -52,8 +53,10 @@ impl VerifyPass {
         }
         let mut compared = Compared { findings: Vec::new(), contents: Contents::default() };
         if let [Some(source), Some(target)] = looks {
-            let labelled = !source.labels.is_empty() || !target.labels.is_empty();
-            if scratch.elements[0] != scratch.elements[1] || labelled {
+            let besides = !source.labels.is_empty()
+                || !target.labels.is_empty()
+                || project_differs(source.project, target.project);
+            if scratch.elements[0] != scratch.elements[1] || besides {
                 let path = if name.is_empty() { pair.path.as_bytes().to_vec() } else { pair.path.display_join(name) };
                 let (want, have) = (self.element(&pair.path, name, source), self.element(&pair.path, name, target));
                 compared.findings = differences(&path, &want, &have, [source, target]);

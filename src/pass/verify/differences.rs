@@ -4,7 +4,7 @@ use super::finding;
 use super::look::Look;
 use crate::fs::Xattrs;
 use crate::model::fingerprint::Element;
-use crate::model::{Finding, Kind, Report, Timestamp, escaped};
+use crate::model::{Finding, Kind, Project, Report, Timestamp, escaped};
 
 /// A value of an attribute is shown up to so many bytes.
 const SHOWN_BYTES: usize = 40;
@@ -35,6 +35,9 @@ pub(super) fn differences(path: &[u8], want: &Element<'_>, have: &Element<'_>, l
     differ("group", number(want.owner.map(|o| o.1.into())), number(have.owner.map(|o| o.1.into())));
     differ("mtime", time(want.mtime), time(have.mtime));
     let [source, target] = looks;
+    if let Some((want, have)) = source.project.zip(target.project) {
+        differ("project", project(want), project(have));
+    }
     compare_xattrs(&source.xattrs, &target.xattrs, true, &mut |f: [String; 3]| all.push(named(path, f)));
     compare_xattrs(&source.labels, &target.labels, false, &mut |f: [String; 3]| all.push(named(path, f)));
     all
@@ -92,6 +95,10 @@ fn link(target: Option<&[u8]>) -> String {
 
 fn device(rdev: Option<u64>) -> String {
     rdev.map(|d| format!("{}:{}", rustix::fs::major(d), rustix::fs::minor(d))).unwrap_or_default()
+}
+
+fn project(project: Project) -> String {
+    format!("{}{}", project.id, if project.inherit { ", handed down" } else { "" })
 }
 
 /// RFC 3339 would hide what filesystems keep beyond its years.

@@ -10,6 +10,7 @@ use crate::model::fingerprint::path_hash;
 use crate::model::task::{Entries, Entry, tag};
 use crate::model::{Half, Kind, Metadata, Phase, Queue, RelPath, Task};
 use crate::pass::Run;
+use crate::pass::filtered::leaves_out;
 
 /// A difference is looked at again so often, if the entry was being changed.
 pub(super) const MAX_TRIES: u32 = 3;
@@ -128,7 +129,7 @@ impl VerifyPass {
             return Ok(Some(self.meet_directory(pair, entry.name, kinds, scope, run)));
         }
         let Some(first) = looks.iter().flatten().next() else { return Ok(Some(Ok(()))) };
-        if self.is_left_out(&first.metadata) {
+        if self.is_left_out(pair, entry.name, scope, &first.metadata)? {
             run.report.totals.filtered += u64::from(!scope.is_counted());
             return Ok(Some(Ok(())));
         }
@@ -179,9 +180,15 @@ impl VerifyPass {
         chosen % u64::from(ALL_PPM) < u64::from(verify.sample_ppm)
     }
 
-    fn is_left_out(&self, m: &Metadata) -> bool {
+    /// By the attributes of the source's entry, if it has one; by its place in the source, or in the only tree.
+    fn is_left_out(&self, pair: &Pair, name: &[u8], scope: Scope, m: &Metadata) -> Result<bool, Trouble> {
         let is_special = !matches!(m.kind, Kind::File | Kind::Symlink | Kind::Directory);
-        (is_special && !self.policy.specials) || (self.matcher.needs_metadata() && !self.matcher.takes_metadata(m))
+        if is_special && !self.policy.specials {
+            return Ok(true);
+        }
+        let half = if self.alone { Half::Target } else { Half::Source };
+        let dir = pair.dir(half).filter(|_| scope.has(half));
+        leaves_out(&self.matcher, dir, name, m).map_err(Trouble::new(half))
     }
 
     /// Listed as something else, a directory now, in one tree or both.

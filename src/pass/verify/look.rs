@@ -4,8 +4,8 @@ use super::VerifyPass;
 use crate::fs::{Class, Dir, FsError, SourceFile, Xattrs};
 use crate::model::fingerprint::Element;
 use crate::model::task::Entry;
-use crate::model::{Half, Kind, Mark, Metadata, RelPath};
-use crate::pass::copy::{is_removable, reads_xattrs, wanted};
+use crate::model::{Half, Kind, Mark, Metadata, Project, RelPath};
+use crate::pass::copy::{is_removable, project_of_kind, reads_xattrs, wanted};
 
 /// One side of an entry.
 pub(super) struct Look {
@@ -17,6 +17,8 @@ pub(super) struct Look {
     pub labels: Xattrs,
     /// Target of a symlink.
     pub link: Vec<u8>,
+    /// Quota project; none where they are not compared.
+    pub project: Option<Project>,
     /// The file, open for its contents.
     pub file: Option<Box<dyn SourceFile>>,
 }
@@ -37,24 +39,39 @@ impl VerifyPass {
         }
         let xattrs = if reads_xattrs(&self.policy) { dir.xattrs(entry.name)? } else { Xattrs::new() };
         let link = if metadata.kind == Kind::Symlink { dir.read_link(entry.name)? } else { Vec::new() };
-        Ok(self.seen(metadata, xattrs, link, None))
+        let project = self.project(|| dir.project(entry.name))?;
+        Ok(self.seen(metadata, xattrs, project, link, None))
     }
 
     fn look_into(&self, file: Box<dyn SourceFile>) -> Result<Look, FsError> {
         let xattrs = if reads_xattrs(&self.policy) { file.xattrs()? } else { Xattrs::new() };
-        Ok(self.seen(file.at_open()?, xattrs, Vec::new(), Some(file)))
+        let project = self.project(|| file.project())?;
+        Ok(self.seen(file.at_open()?, xattrs, project, Vec::new(), Some(file)))
     }
 
     /// Looks at a directory itself.
     pub(super) fn look_self(&self, dir: &dyn Dir) -> Result<Look, FsError> {
         let xattrs = if reads_xattrs(&self.policy) { dir.xattrs_self()? } else { Xattrs::new() };
-        Ok(self.seen(dir.metadata()?, xattrs, Vec::new(), None))
+        let project = self.project(|| dir.project(b""))?;
+        Ok(self.seen(dir.metadata()?, xattrs, project, Vec::new(), None))
     }
 
-    fn seen(&self, metadata: Metadata, xattrs: Xattrs, link: Vec<u8>, file: Option<Box<dyn SourceFile>>) -> Look {
+    fn project(&self, ask: impl FnOnce() -> Result<Option<Project>, FsError>) -> Result<Option<Project>, FsError> {
+        if self.projects { ask() } else { Ok(None) }
+    }
+
+    fn seen(
+        &self,
+        metadata: Metadata,
+        xattrs: Xattrs,
+        project: Option<Project>,
+        link: Vec<u8>,
+        file: Option<Box<dyn SourceFile>>,
+    ) -> Look {
+        let project = project_of_kind(metadata.kind, project);
         let (metadata, mut xattrs) = wanted(metadata, xattrs, &self.policy);
         let labels = xattrs.extract_if(.., |(name, _)| !is_removable(name, &self.policy)).collect();
-        Look { metadata, xattrs, labels, link, file }
+        Look { metadata, xattrs, labels, link, project, file }
     }
 
     /// The element of an entry.

@@ -1,7 +1,8 @@
 //! `verify`: compares two trees, and sums up a fingerprint of each. `fingerprint` is the same work on one tree alone.
 //!
-//! Invariant: nothing is written to either side. What is compared of an entry is exactly what is in its element of the
-//! fingerprint, so two trees without a difference have one fingerprint. Contents are in it only of files that both
+//! Invariant: nothing is written to either side. What is in an entry's element of the fingerprint is compared, so two trees
+//! without a difference have one fingerprint. Labels that a system sets by itself and quota projects are compared, too,
+//! and are not in it: a tree has one fingerprint on whatever filesystem. Contents are in it only of files that both
 //! trees have at one size: fingerprints of different trees only tell that they are different.
 //!
 //! What one task cannot judge goes to the leader as marks (`telemetry::Board::settle`): groups of hard links, and
@@ -19,7 +20,7 @@ mod table;
 mod tests;
 mod walk;
 
-use super::{OpenError, Pass, Roots, Run};
+use super::{OpenError, Pass, Roots, Run, filtered};
 use crate::broker::Stopped;
 use crate::fs::{Class, Dir, Filesystem, FsError};
 use crate::model::filter::Matcher;
@@ -39,6 +40,8 @@ pub struct VerifyPass {
     devices: [u64; 2],
     policy: Policy,
     matcher: Matcher,
+    /// Quota projects are compared: both trees have them.
+    projects: bool,
     /// Times are cut to it.
     granularity_ns: u32,
     /// There is only a target, and nothing is compared.
@@ -150,7 +153,10 @@ impl VerifyPass {
             return Err(FsError { operation: Operation::OpenRoot, errno: libc::ESTALE }.into());
         }
         let matcher = Matcher::new(&spec.policy.filter).map_err(|e| OpenError::Refused(e.to_string()))?;
+        filtered::check(&spec.policy.filter, roots[0].as_ref(), &spec.source).map_err(OpenError::Refused)?;
+        let projects = !alone && spec.policy.projects && roots.iter().all(|root| root.traits().projects);
         Ok(VerifyPass {
+            projects,
             devices: [source.dev, target.dev],
             matcher,
             granularity_ns: spec.policy.verify.granularity_ns.max(1),

@@ -96,6 +96,8 @@
     ['files', 'files'], ['symlinks', 'symlinks'], ['hard_links', 'hard links'], ['specials', 'special files'],
     ['lost_owner', 'owners lost', 'bad'], ['lost_mode', 'modes lost', 'bad'], ['lost_times', 'times lost', 'bad'],
     ['lost_xattrs', 'xattrs lost', 'bad'], ['lost_acls', 'ACLs lost', 'bad'], ['lost_hard_links', 'hard links lost', 'bad'],
+    ['lost_projects', 'projects lost', 'bad'], ['lost_layouts', 'layouts lost', 'bad'], ['lost_pools', 'pools lost', 'bad'],
+    ['misplaced', 'on another MDT', 'bad'], ['released', 'only in an archive', 'bad'],
   ];
   function tone(job) {
     const standing = job.standing;

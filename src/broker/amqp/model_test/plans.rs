@@ -64,11 +64,12 @@ pub fn plans(dice: &mut Dice) -> (Vec<Plan>, usize) {
     (plans, roots)
 }
 
-/// A report of so many entries, and a line for each.
+/// A report of so many entries, each a directory on an MDT, and a line for each.
 pub fn found(entries: u64) -> Report {
     let failure = Failure::new(Vec::new(), Operation::Run, None, String::new());
     let totals = Totals { found: entries, ..Totals::default() };
-    Report { totals, failures: vec![failure; entries as usize], ..Report::default() }
+    let placed = if entries > 0 { vec![(2, entries)] } else { Vec::new() };
+    Report { totals, failures: vec![failure; entries as usize], placed, ..Report::default() }
 }
 
 /// The end of a delivery of which so many entries were told before.

@@ -1,12 +1,12 @@
 //! A large file whose chunks are all there: attributes, checked close, a last look at the source, its name.
 
-use super::super::attributes::{Wanted, apply_part, reads_xattrs, wanted};
+use super::super::attributes::{Have, Wanted, apply_part, reads_xattrs, wanted};
 use super::super::entry::{End, Outcome, marked};
 use super::super::{CopyPass, Trouble};
 use super::chunk::{Flow, no_lock};
 use super::{Chunked, LOCK_PATIENCE};
 use crate::fs::{PartFile, SourceFile, Xattrs};
-use crate::model::Metadata;
+use crate::model::{Kind, Metadata, Project};
 use crate::pass::Run;
 
 impl CopyPass {
@@ -56,12 +56,19 @@ impl CopyPass {
         before: &Metadata,
         run: &mut Run<'_>,
     ) -> Result<Flow, End> {
-        self.dress(at, source, file, before, run)?;
+        let project = self.new_project(at.pair, Kind::File, || source.project())?;
+        self.dress(at, source, file, before, project.early(), run)?;
+        let seen = project.seen(file)?;
+        if self.policy.fsync {
+            // All of it, whoever wrote it on this node; other nodes synced what they marked.
+            file.sync().map_err(Trouble::Target)?;
+        }
         file.seal().map_err(Trouble::Target)?;
         if at.is_steady() && !before.same_moment(&source.metadata().map_err(Trouble::Source)?) {
             return Ok(Flow::Changed);
         }
         file.publish(at.name).map_err(Trouble::Target)?;
+        project.set_late(at.pair.target.as_ref(), at.name, seen, &mut run.report.totals)?;
         Ok(Flow::On)
     }
 
@@ -71,13 +78,19 @@ impl CopyPass {
         source: &dyn SourceFile,
         file: &dyn PartFile,
         before: &Metadata,
+        project: Option<Project>,
         run: &mut Run<'_>,
     ) -> Result<(), Trouble> {
         let metadata = if at.is_steady() { *before } else { marked(*before) };
         let xattrs = if reads_xattrs(&self.policy) { source.xattrs().map_err(Trouble::Source)? } else { Xattrs::new() };
         let (metadata, xattrs) = wanted(metadata, xattrs, &self.policy);
-        let want = Wanted { metadata: &metadata, xattrs: &xattrs };
+        let want = Wanted { metadata: &metadata, xattrs: &xattrs, project };
         let have = file.metadata().map_err(Trouble::Target)?;
+        let project = match project {
+            Some(_) => self.project_of(at.pair.target.as_ref(), &at.claim.part, Kind::File).map_err(Trouble::Target)?,
+            None => None,
+        };
+        let have = Have { metadata: &have, xattrs: &Xattrs::new(), project };
         let totals = &mut run.report.totals;
         apply_part(file, &have, &want, &self.policy, &self.target, totals)
     }

@@ -21,7 +21,7 @@ use crate::broker::Stopped;
 use crate::fs::{Class, FsError, Made, PartFile, aside};
 use crate::model::policy::CHUNK_ALIGN_BYTES;
 use crate::model::task::{Entries, Entry, Part, tag};
-use crate::model::{JobId, Kind, Metadata, RelPath, Task};
+use crate::model::{JobId, Kind, Metadata, RelPath, Task, Totals};
 use crate::pass::Run;
 use std::collections::HashSet;
 use std::time::Duration;
@@ -235,6 +235,12 @@ impl CopyPass {
         let name = aside::part_name(key, self.work.job(), number);
         let part = pair.target.make_part(&name, source.size, plan.layout()).map_err(Trouble::Target)?;
         let ino = part.metadata().map_err(Trouble::Target)?.ino;
+        // What cannot be set is found out, and said, by the finaliser.
+        if let Some(name) = path.split_last().1
+            && let Ok(project) = self.new_project(pair, Kind::File, || pair.source.project(name))
+        {
+            let _ = project.set_on(part.as_ref(), &mut Totals::default());
+        }
         let stripe_bytes = stripe_bytes(plan, part.as_ref(), pair.target.as_ref(), &name);
         let chunk_bytes = self.chunk_bytes(source.size, stripe_bytes);
         let claim = Claim { number, ino, part: name, chunk_bytes, tries, path: path.clone() };

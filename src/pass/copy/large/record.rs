@@ -222,7 +222,7 @@ impl Record {
     pub fn failure(&self) -> Option<FsError> {
         let text = read_text(self.dir.as_ref(), format!("f{}", self.job).as_bytes()).ok()??;
         let (errno, words) = std::str::from_utf8(&text).ok()?.split_once(' ')?;
-        let operation = OPERATIONS.into_iter().find(|o| o.words() == words).unwrap_or(Operation::Run);
+        let operation = OPERATIONS.iter().copied().find(|o| o.words() == words).unwrap_or(Operation::Run);
         Some(FsError { operation, errno: errno.parse().ok()? })
     }
 
@@ -236,7 +236,7 @@ impl Record {
 }
 
 /// What can fail while a file is copied in chunks.
-const OPERATIONS: [Operation; 20] = [
+const OPERATIONS: &[Operation] = &[
     Operation::OpenDirectory,
     Operation::Stat,
     Operation::Open,
@@ -257,6 +257,9 @@ const OPERATIONS: [Operation; 20] = [
     Operation::Link,
     Operation::Rename,
     Operation::Lock,
+    Operation::Flush,
+    Operation::GetProject,
+    Operation::SetProject,
 ];
 
 /// Makes a small file, whole or not at all.
