@@ -2,11 +2,13 @@
 
 use super::job::Tell;
 use crate::exit_code::ExitCode;
+use crate::model::outcome::LOST_POOL;
 use crate::model::{JobSpec, Spread, Totals, escaped, spread};
 use crate::node::Ended;
 use crate::node::json::{failure_json, finding_json};
 use crate::telemetry::Snapshot;
 use indicatif::{HumanBytes, HumanCount, HumanDuration};
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::time::Duration;
 
@@ -180,7 +182,7 @@ fn text(f: &Finished<'_>) -> String {
         (t.vanished, "vanished while the job ran"),
         (t.changed_while_copying, "kept changing while they were copied; the next pass copies them again"),
         (t.filtered, "left out"),
-        (t.released, "of these files whose data are only in an archive (--hsm copy recalls them)"),
+        (t.released, "of these since their data are only in an archive (--hsm copy recalls them)"),
         (if f.spec.policy.dry_run { 0 } else { t.leftovers_removed }, "working files of killed runs removed"),
         (t.misplaced, "directories on another MDT than meant"),
     ] {
@@ -227,6 +229,10 @@ pub fn trouble(f: &Finished<'_>) -> String {
         if n > 0 {
             let _ = writeln!(out, "not kept: {what}: {}", HumanCount(n));
         }
+    }
+    let pools: BTreeSet<_> = f.snapshot.findings.iter().filter(|f| f.what == LOST_POOL).map(|f| &f.expected).collect();
+    for pool in pools {
+        let _ = writeln!(out, "  pool {pool}: --pool-map {pool}=NAME gives it another name in the target");
     }
     let failed = f.snapshot.totals.failed;
     if failed > 0 {

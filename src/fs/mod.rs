@@ -89,12 +89,12 @@ impl FsError {
 
     /// Was a file left alone because reading it would have it recalled from an archive?
     pub fn is_released(&self) -> bool {
-        self.operation == Operation::Recall
+        self.operation == Operation::Recall && self.errno == libc::ENODATA
     }
 
     /// What it means: mostly the system's words.
     pub fn words(&self) -> String {
-        if self.is_released() && self.errno == libc::ENODATA {
+        if self.is_released() {
             return "its data are only in an archive (HSM released)".to_owned();
         }
         errno_text(self.errno)

@@ -253,6 +253,9 @@ impl Failure {
     }
 }
 
+/// What a [`Finding`] is about that names a pool which the target has not, once for each pool.
+pub const LOST_POOL: &str = "lost pool";
+
 /// Something that a pass found out about an entry and that is no failure: a difference, or what a dry run
 /// would do.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -578,7 +578,8 @@ impl CopyPass {
             }
             self.settle_project(job, &project, seen)?;
             self.wrote(written);
-            plan.count(has_layout, &mut job.run.borrow_mut().report.totals);
+            let at = (&job.pair.path, job.names.source);
+            self.count_layout(&plan, has_layout, at, &mut job.run.borrow_mut().report);
             self.count_seen(job, &before);
             return Ok(Some(if unsteady { Outcome::ChangedWhileCopying } else { Outcome::Copied }));
         }

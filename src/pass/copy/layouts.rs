@@ -7,8 +7,9 @@ use super::entry::Job;
 use super::{CopyPass, Pair, Trouble};
 use crate::fs::{Dir, FsError, New, PartFile};
 use crate::model::lustre::Layouts;
+use crate::model::outcome::LOST_POOL;
 use crate::model::policy::CHUNK_ALIGN_BYTES;
-use crate::model::{JobSpec, Kind, Layout, Metadata, RelPath, Totals, escaped};
+use crate::model::{Finding, JobSpec, Kind, Layout, Metadata, RelPath, Report, Totals, escaped};
 use crate::pass::{OpenError, Roots};
 use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
@@ -48,16 +49,10 @@ impl LayOut {
         Ok(Some(LayOut { layouts, relayout, mirrors, root, told }))
     }
 
-    /// Says once that the target has no such pools. True if there is any to say it of.
-    fn tell_dropped(&self, pools: &[String]) -> bool {
+    /// The first file here that lost a pool tells its name.
+    fn is_news(&self, pool: &str) -> bool {
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-        for pool in pools {
-            if told.len() < MAX_TOLD_POOLS && told.insert(pool.clone()) {
-                let pool = escaped(pool.as_bytes());
-                tracing::warn!(pool, "the target has no such pool; --pool-map gives it another name");
-            }
-        }
-        !pools.is_empty()
+        told.len() < MAX_TOLD_POOLS && told.insert(pool.to_owned())
     }
 
     /// The default layout that a directory of the target should get, and whether it lost a pool; none if it is right.
@@ -73,7 +68,7 @@ impl LayOut {
         // One that has the root's got it when it was made: who prepared the root wanted it so.
         let is_inherited = || have == self.root.as_ref().map(|root| root.carried(self.mirrors));
         let is_right = have == want || want.is_none() && is_inherited();
-        Ok((!is_right).then(|| (want, self.tell_dropped(&dropped))))
+        Ok((!is_right).then_some((want, !dropped.is_empty())))
     }
 }
 
@@ -83,8 +78,8 @@ pub(super) struct Plan {
     layout: Option<Layout>,
     /// The source's could not be understood.
     lost: bool,
-    /// It is in a pool that the target has not.
-    lost_pool: bool,
+    /// Pools that it should be in and that the target has not.
+    dropped: Vec<String>,
 }
 
 impl Plan {
@@ -96,12 +91,6 @@ impl Plan {
     /// What is to be made.
     pub fn new_file(&self) -> New<'_> {
         self.layout.as_ref().map_or(New::File, New::LaidOut)
-    }
-
-    /// Counts what a file lost that was made by it, and has the layout or not.
-    pub fn count(&self, has_layout: bool, totals: &mut Totals) {
-        totals.lost_layouts += u64::from(self.lost || self.layout.is_some() && !has_layout);
-        totals.lost_pools += u64::from(self.lost_pool);
     }
 }
 
@@ -123,7 +112,18 @@ impl CopyPass {
         let path = pair.path.display_join(name);
         let (layout, dropped) = lay_out.layouts.of_file(&path, size, theirs.unwrap_or(None).as_ref());
         // One that is given to it all the same makes up for the source's.
-        Plan { lost: lost && layout.is_none(), layout, lost_pool: lay_out.tell_dropped(&dropped) }
+        Plan { lost: lost && layout.is_none(), layout, dropped }
+    }
+
+    /// Counts what a file lost that was made as planned, and has the layout or not.
+    pub(super) fn count_layout(&self, plan: &Plan, has_layout: bool, at: (&RelPath, &[u8]), report: &mut Report) {
+        report.totals.lost_layouts += u64::from(plan.lost || plan.layout.is_some() && !has_layout);
+        report.totals.lost_pools += u64::from(!plan.dropped.is_empty());
+        let is_news = |pool: &&String| self.lay_out.as_ref().is_some_and(|lay_out| lay_out.is_news(pool));
+        for pool in plan.dropped.iter().filter(is_news) {
+            let (what, expected, found) = (LOST_POOL.into(), escaped(pool.as_bytes()), "none".into());
+            report.findings.push(Finding { path: at.0.display_join(at.1), what, expected, found });
+        }
     }
 
     /// As [`plan`](Self::plan), of a file that is not open.
@@ -153,10 +153,11 @@ impl CopyPass {
     }
 
     /// Counts what a large file lost that was just published: who made its part file may be long gone.
-    pub(super) fn count_large_layout(&self, pair: &Pair, name: &[u8], source: &Metadata, totals: &mut Totals) {
+    pub(super) fn count_large_layout(&self, pair: &Pair, name: &[u8], source: &Metadata, report: &mut Report) {
         if self.lay_out.is_some() {
             let plan = self.plan_closed(pair, name, source.size);
-            plan.count(self.is_as_planned(&plan, pair.target.as_ref(), name), totals);
+            let has_layout = self.is_as_planned(&plan, pair.target.as_ref(), name);
+            self.count_layout(&plan, has_layout, (&pair.path, name), report);
         }
     }
 

@@ -105,7 +105,7 @@ impl CopyPass {
         if at.record.drop_claim().map_err(Trouble::Target)? && met {
             let outcome = if at.is_steady() { Outcome::Copied } else { Outcome::ChangedWhileCopying };
             outcome.count(&mut run.report.totals);
-            self.count_large_layout(at.pair, at.name, source, &mut run.report.totals);
+            self.count_large_layout(at.pair, at.name, source, &mut run.report);
             run.report.totals.count_kind(source, self.submitted);
         }
         self.release(at.part.key, at.record, at.claim.number, run)

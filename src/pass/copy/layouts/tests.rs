@@ -56,7 +56,7 @@ impl Job {
     fn with_faults(script: &str, faults: Vec<Fault>) -> (Self, Arc<Faults>) {
         let at = tempfile::tempdir().unwrap();
         sh(at.path(), &format!("mkdir source target; cd source; {script}"));
-        let options = Options { job: JobId::random(), recall: false };
+        let options = Options::new(JobId::random());
         let open =
             |name: &str, side| fs::open(at.path().join(name).as_os_str().as_encoded_bytes(), side, &options).unwrap();
         let (source, faults) = faulty(open("source", Side::Source), faults);
@@ -200,7 +200,7 @@ fn every_file_is_laid_out_as_in_the_source_before_its_first_byte() {
 #[test]
 fn a_target_on_one_server_gets_the_data_and_nobody_asks_for_layouts() {
     let mut job = files(&plain(4, 2 * MIB, None));
-    let options = Options { job: JobId::random(), recall: false };
+    let options = Options::new(JobId::random());
     let target = job.at.path().join("target");
     job.roots.target = fs::open(target.as_os_str().as_encoded_bytes(), Side::Target, &options).unwrap();
     let t = job.copy().totals;
@@ -245,8 +245,11 @@ fn pools_that_the_target_has_not_are_counted_and_others_kept() {
     job.lay_out("fast", &plain(2, MIB, Some("flash")));
     job.lay_out("slow", &plain(2, MIB, Some("tape")));
     job.lay_out("large", &plain(2, MIB, Some("tape")));
-    let t = job.copy().totals;
+    let report = job.copy();
+    let t = &report.totals;
     assert_eq!((t.failed, t.lost_pools, t.lost_layouts), (0, 2, 0));
+    let told: Vec<_> = report.findings.iter().map(|f| (&f.what[..], &f.expected[..])).collect();
+    assert_eq!(told, [("lost pool", "tape")]);
     assert!(job.is_laid_out_as("fast", &plain(2, MIB, Some("flash"))));
     assert!(job.is_laid_out_as("slow", &plain(2, MIB, None)) && job.is_laid_out_as("large", &plain(2, MIB, None)));
     assert_eq!(job.copy().totals.lost_pools, 0);
