@@ -54,6 +54,8 @@ struct Shared {
     gid: AtomicU32,
     /// Each is set until the filesystem says that it cannot.
     tmpfile: AtomicBool,
+    /// It can rename without replacing, as far as it was tried.
+    renames_new: AtomicBool,
     reflink: AtomicBool,
     copy_range: AtomicBool,
 }
@@ -76,6 +78,7 @@ impl Shared {
             uid: AtomicU32::new(rustix::process::geteuid().as_raw()),
             gid: AtomicU32::new(rustix::process::getegid().as_raw()),
             tmpfile: AtomicBool::new(true),
+            renames_new: AtomicBool::new(true),
             reflink: AtomicBool::new(true),
             copy_range: AtomicBool::new(true),
         })

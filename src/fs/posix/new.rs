@@ -96,28 +96,44 @@ impl PosixNew {
         }
     }
 
+    /// Gives what has a working name its own. The guard forgets the working name if it is gone.
     fn publish_named(&mut self, aside: &[u8], replace: bool) -> Result<Made> {
-        let fail = |e| FsError::new(Operation::Rename, e);
         let at = self.dir.as_fd();
-        match rename_new(at, aside, &self.name) {
-            Ok(()) => return Ok(Made::New),
+        match self.rename_new(aside) {
+            Ok(()) => {}
             Err(Errno::EXIST) if !replace => return Ok(Made::Existed),
-            Err(Errno::EXIST) => {}
             // No such rename on this filesystem: a second name is exclusive everywhere.
             Err(Errno::INVAL | Errno::NOSYS) if !replace => {
-                return match rustix::fs::linkat(at, aside, at, &self.name[..], AtFlags::empty()) {
+                match rustix::fs::linkat(at, aside, at, &self.name[..], AtFlags::empty()) {
                     // The working name goes with the guard.
-                    Ok(()) => Ok(Made::New),
-                    Err(Errno::EXIST) => Ok(Made::Existed),
-                    Err(Errno::PERM | Errno::OPNOTSUPP | Errno::NOSYS) => self.publish_unlinkable(aside),
-                    Err(e) => Err(fail(e)),
-                };
+                    Ok(()) => return Ok(Made::New),
+                    Err(Errno::EXIST) => return Ok(Made::Existed),
+                    Err(Errno::PERM | Errno::OPNOTSUPP | Errno::NOSYS) => {
+                        if self.publish_unlinkable(aside)? == Made::Existed {
+                            return Ok(Made::Existed);
+                        }
+                    }
+                    Err(e) => return Err(FsError::new(Operation::Rename, e)),
+                }
             }
-            Err(Errno::INVAL | Errno::NOSYS) => {}
-            Err(e) => return Err(fail(e)),
+            Err(Errno::EXIST | Errno::INVAL | Errno::NOSYS) => put_over(at, aside, &self.name, &self.shared)?,
+            Err(e) => return Err(FsError::new(Operation::Rename, e)),
         }
-        put_over(at, aside, &self.name, &self.shared)?;
+        self.place = Place::Settled;
         Ok(Made::New)
+    }
+
+    /// Renames if the name is free. Where that was seen to be impossible, nobody is asked again: each time costs a look
+    /// at both names.
+    fn rename_new(&self, aside: &[u8]) -> rustix::io::Result<()> {
+        if !self.shared.renames_new.load(Ordering::Relaxed) {
+            return Err(Errno::INVAL);
+        }
+        let renamed = rename_new(self.dir.as_fd(), aside, &self.name);
+        if matches!(renamed, Err(Errno::INVAL | Errno::NOSYS)) {
+            self.shared.renames_new.store(false, Ordering::Relaxed);
+        }
+        renamed
     }
 
     /// On a filesystem with neither exclusive rename nor hard links: look, then rename.
@@ -323,13 +339,6 @@ impl NewEntry for PosixNew {
         }
         let Place::Named(aside) = &self.place else { return Err(FsError::new(Operation::Rename, Errno::BADF)) };
         let aside = aside.clone();
-        let made = self.publish_named(&aside, replace)?;
-        // After a rename the working name is gone; after a link the guard removes it.
-        if made == Made::New
-            && metadata_of(self.dir.as_fd(), &aside, AtFlags::SYMLINK_NOFOLLOW).is_err_and(|e| e.is_absent())
-        {
-            self.place = Place::Settled;
-        }
-        Ok(made)
+        self.publish_named(&aside, replace)
     }
 }

@@ -27,7 +27,10 @@ use crate::fs::{Class, Dir, FsError, Traits};
 use crate::model::filter::Matcher;
 use crate::model::lustre::Placer;
 use crate::model::task::{Names, tag};
-use crate::model::{Failure, JobSpec, Operation, Phase, Policy, RelPath, Report, Task, Timestamp, Totals, escaped};
+use crate::model::{
+    Failure, JobSpec, Operation, Phase, Policy, Project, RelPath, Report, Task, Timestamp, Totals, escaped,
+};
+use std::cell::OnceCell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -78,6 +81,24 @@ struct Pair {
     path: RelPath,
     source: Box<dyn Dir>,
     target: Box<dyn Dir>,
+    /// Quota project of the target's directory, once somebody asked: on Lustre each name that is made in it has it looked
+    /// up anew.
+    project: OnceCell<Project>,
+}
+
+impl Pair {
+    fn new(path: RelPath, source: Box<dyn Dir>, target: Box<dyn Dir>) -> Self {
+        Pair { path, source, target, project: OnceCell::new() }
+    }
+
+    /// Quota project of the target's directory.
+    fn project(&self) -> Result<Project, FsError> {
+        if let Some(project) = self.project.get() {
+            return Ok(*project);
+        }
+        let asked = self.target.project(b"")?.unwrap_or_default();
+        Ok(*self.project.get_or_init(|| asked))
+    }
 }
 
 /// Whose error it was: absence means one thing in the source and another in the target.
@@ -197,7 +218,7 @@ impl CopyPass {
     fn open_pair(&self, path: &RelPath) -> Result<Pair, Trouble> {
         let source = self.roots.source.open_dir(path).map_err(Trouble::Source)?;
         let target = self.roots.target.open_dir(path).map_err(Trouble::Target)?;
-        Ok(Pair { path: path.clone(), source, target })
+        Ok(Pair::new(path.clone(), source, target))
     }
 
     /// Directories that both sides have, and those that only the target has.

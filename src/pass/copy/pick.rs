@@ -119,11 +119,12 @@ impl CopyPass {
                 Err(_) => break,
             };
         }
-        Ok(self.roots.source.open_dir(dir).map_err(Trouble::Source).map(|source| Pair {
-            path: dir.clone(),
-            source,
-            target,
-        }))
+        Ok(self
+            .roots
+            .source
+            .open_dir(dir)
+            .map_err(Trouble::Source)
+            .map(|source| Pair::new(dir.clone(), source, target)))
     }
 
     /// The deepest directory above one that the target has, and the names of those that are missing, the first last.

@@ -19,11 +19,11 @@ pub(super) struct NewProject {
 
 impl NewProject {
     /// What is new in a directory and is to belong to this project.
-    fn new(want: Option<Project>, dir: impl FnOnce() -> Result<Option<Project>, FsError>) -> Result<Self, Trouble> {
+    fn new(want: Option<Project>, dir: impl FnOnce() -> Result<Project, FsError>) -> Result<Self, Trouble> {
         if want.is_none() {
             return Ok(NewProject { want, have: None, late: false });
         }
-        let dir = dir().map_err(Trouble::Target)?.unwrap_or_default();
+        let dir = dir().map_err(Trouble::Target)?;
         let late = dir.inherit && want.is_some_and(|want| want.id != dir.id);
         Ok(NewProject { want, have: Some(inherited(dir)), late })
     }
@@ -92,7 +92,7 @@ impl CopyPass {
         source: impl FnOnce() -> Result<Option<Project>, FsError>,
     ) -> Result<NewProject, Trouble> {
         let want = if self.projects { source().map_err(Trouble::Source)? } else { None };
-        NewProject::new(project_of_kind(kind, want), || pair.target.project(b""))
+        NewProject::new(project_of_kind(kind, want), || pair.project())
     }
 }
 
@@ -106,7 +106,7 @@ mod tests {
 
     /// Is it set at all, and when?
     fn plan(want: Option<Project>, dir: Option<Project>) -> (bool, bool) {
-        let new = NewProject::new(want, || Ok(dir)).unwrap();
+        let new = NewProject::new(want, || Ok(dir.unwrap_or_default())).unwrap();
         (super::super::attributes::project_differs(new.want, new.have), new.late)
     }
 

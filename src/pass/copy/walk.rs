@@ -183,7 +183,7 @@ impl CopyPass {
         let path = RelPath::root();
         let view = View::of(0, run.redelivered);
         match self.roots.target.open_dir(&path) {
-            Ok(target) => match self.list(&Pair { path, source, target }, view, run)? {
+            Ok(target) => match self.list(&Pair::new(path, source, target), view, run)? {
                 Ok(changed) => count_directory(false, changed, run),
                 // Its attributes are set last of all.
                 Err(Flaw(trouble, Phase::Dress)) => {
@@ -260,7 +260,7 @@ impl CopyPass {
             Ok(opened) => opened,
             Err(e) => return Ok(Err(Trouble::Target(e).into())),
         };
-        let pair = Pair { path, source, target };
+        let pair = Pair::new(path, source, target);
         view.fresh |= made == Made::New;
         view.all |= view.fresh;
         let listed = self.list(&pair, view, run)?;
