@@ -18,7 +18,7 @@ CANNOT=77
 # Somebody else's work, such as a copytool's, may take so long.
 PATIENCE_SECONDS=${PATIENCE_SECONDS:-60}
 # A Lustre's own attributes, by the names that it lists.
-OWN_XATTRS='lustre.*,trusted.lov,trusted.lma,trusted.link,trusted.version,trusted.dmv,trusted.lmv,trusted.som,trusted.hsm,trusted.fid,security.selinux'
+OWN_XATTRS='lustre.*,trusted.lov,trusted.lma,trusted.link,trusted.version,trusted.dmv,trusted.lmv,trusted.som,trusted.hsm,trusted.fid,trusted.projid,trusted.dataver,trusted.pin'
 
 stop() {
     echo "tests/lustre: $*" >&2
