@@ -642,7 +642,8 @@ test_a_tree_goes_to_a_local_filesystem_and_back() {
 
 # --- Archived files -----------------------------------------------------------------------------------------------
 
-is_state() { lfs hsm_state "$1" | grep -q "$2"; }
+# The path comes first, and may have the word in it.
+is_state() { lfs hsm_state "$1" | sed 's/^.*: (0x//' | grep -qw "$2"; }
 is_released() { is_state "$1" released; }
 
 # released NAME: a file whose data are only in an archive.
