@@ -232,7 +232,10 @@ pub fn trouble(f: &Finished<'_>) -> String {
     }
     let pools: BTreeSet<_> = f.snapshot.findings.iter().filter(|f| f.what == LOST_POOL).map(|f| &f.expected).collect();
     for pool in pools {
-        let _ = writeln!(out, "  pool {pool}: --pool-map {pool}=NAME gives it another name in the target");
+        let _ = writeln!(
+            out,
+            "  pool {pool}: the target has none of that name; --pool-map OLD=NEW tells what a pool of the source is called there"
+        );
     }
     let failed = f.snapshot.totals.failed;
     if failed > 0 {

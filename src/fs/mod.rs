@@ -345,7 +345,7 @@ pub trait Dir: Send + Sync {
         Err(FsError { operation: Operation::Open, errno: libc::EOPNOTSUPP })
     }
 
-    /// Takes an advisory lock on the directory, which ends when what is returned is dropped or the process
+    /// Takes an advisory lock on the directory, by a hidden file that it makes in it; other nodes see it, too. It ends when what is returned is dropped or the process
     /// dies. None if somebody else's lock is in the way.
     fn lock(&self, exclusive: bool) -> Result<Option<Box<dyn Send + Sync>>>;
 

@@ -198,7 +198,7 @@ test_an_mdt_that_is_not_there_is_passed_over() {
     copies --mdt-policy "list:${mdts[1]},9999"
     same "$src" "$dst"
     is "$(placed "$dst")" "$(around 6 "${mdts[1]}")" "MDTs of the directories"
-    grep -q 9999 "$work/json" "$work/stderr" || fail "nothing is said of the MDT that is not there"
+    grep -q 'MDT 9999 is not active' "$work/json" "$work/stderr" || fail "nothing is said of the MDT that is not there"
 }
 
 test_weighted_uses_every_mdt_that_has_room() {
@@ -838,20 +838,21 @@ chosen() {
 }
 
 TREEHAUL=${TREEHAUL:-$repository/target/release/treehaul}
+# One that is not found would not be run, and nobody would know.
+[ "$(in_order | sort)" = "$(all_tests | sort)" ] || stop "a test's name is not as it should be: $(diff <(in_order | sort) <(all_tests | sort))"
 if [ "${1-}" = --list ]; then
     in_order
     exit
 fi
-# One that is not found would not be run, and nobody would know.
-[ "$(in_order | sort)" = "$(all_tests | sort)" ] || stop "a test's name is not as it should be: $(diff <(in_order | sort) <(all_tests | sort))"
 check_surroundings
 work=$(mktemp -d "${TMPDIR:-/tmp}/treehaul-lustre.XXXXXX")
-src_base=$LUSTRE_SRC/treehaul-test-$$ dst_base=$LUSTRE_DST/treehaul-test-$$
+src_base=$(mktemp -d "$LUSTRE_SRC/treehaul-test-$$.XXXXXX")
+dst_base=$(mktemp -d "$LUSTRE_DST/treehaul-test-$$.XXXXXX")
+chmod 755 "$src_base" "$dst_base"
 alone=(env -u TREEHAUL_BROKER -u TREEHAUL_MEMCACHED TREEHAUL_CONFIG= "TREEHAUL_STATE_DIR=$work/state")
 trap clean EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM HUP
-mkdir -p "$src_base" "$dst_base"
 # What the directories above hand down is not what is tried.
 lfs setstripe -d "$src_base" "$dst_base" 2>/dev/null || true
 ok=0 failed=0 not_run=0

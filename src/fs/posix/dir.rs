@@ -13,6 +13,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 
+/// The file by which a directory is locked.
+const LOCK_NAME: &str = ".lock";
 /// Bytes asked of one `getdents64`.
 const LIST_BYTES: usize = 64 << 10;
 
@@ -260,12 +262,18 @@ impl Dir for PosixDir {
 
     fn lock(&self, exclusive: bool) -> Result<Option<Box<dyn Send + Sync>>> {
         let fail = |e| FsError::new(Operation::Lock, e);
-        // A lock belongs to an open file description, so it gets one of its own.
-        let fd = open_child(self.at(), b".").map_err(fail)?;
         let how =
             if exclusive { FlockOperation::NonBlockingLockExclusive } else { FlockOperation::NonBlockingLockShared };
-        match rustix::fs::flock(&fd, how) {
-            Ok(()) => Ok(Some(Box::new(fd))),
+        // A lock belongs to an open file description, so each gets one of its own.
+        let dir = open_child(self.at(), b".").map_err(fail)?;
+        if rustix::fs::flock(&dir, how) == Err(Errno::WOULDBLOCK) {
+            return Ok(None);
+        }
+        // Of a directory's lock other nodes know nothing on Lustre, and NFS has none: of a file's they do.
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let file = rustix::fs::openat(&self.fd, LOCK_NAME, flags, new::PRIVATE).map_err(fail)?;
+        match rustix::fs::flock(&file, how) {
+            Ok(()) => Ok(Some(Box::new((dir, file)))),
             Err(Errno::WOULDBLOCK) => Ok(None),
             Err(e) => Err(fail(e)),
         }

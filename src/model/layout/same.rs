@@ -63,6 +63,9 @@ fn is_striped_as(have: &Component, want: &Component) -> bool {
         return pattern;
     }
     let size = want.stripe_size == 0 || have.stripe_size == want.stripe_size;
-    let count = want.stripe_count == 0 || want.stripe_count >= WIDE || have.stripe_count == want.stripe_count;
+    // A pool may have fewer OSTs than stripes were wanted, and an OST takes only so many stripes of one file.
+    let is_cut = (want.pool.is_some() || want.is_overstriped()) && have.stripe_count < want.stripe_count;
+    let is_open = want.stripe_count == 0 || want.stripe_count >= WIDE;
+    let count = is_open || is_cut || have.stripe_count == want.stripe_count;
     pattern && size && count && (want.pool.is_none() || have.pool == want.pool)
 }

@@ -208,11 +208,10 @@ impl CopyPass {
 
 /// Stripe size of a part file that was just made, in bytes.
 pub(super) fn stripe_bytes(plan: &Plan, part: &dyn PartFile, dir: &dyn Dir, name: &[u8]) -> u64 {
-    if let Some(layout) = plan.layout.as_ref().filter(|_| part.has_layout()) {
-        return layout.stripe_bytes();
-    }
-    let made = dir.placing().map_or(Ok(None), |dir| dir.layout(name));
-    made.unwrap_or(None).map_or(1, |layout| layout.stripe_bytes())
+    // What the plan leaves open the target has decided.
+    let made = dir.placing().and_then(|dir| dir.layout(name).unwrap_or(None));
+    let planned = plan.layout.as_ref().filter(|_| part.has_layout());
+    made.as_ref().or(planned).map_or(1, Layout::stripe_bytes)
 }
 
 /// The next length of chunks whose borders are borders of stripes, too; unless that would be too long.

@@ -330,7 +330,7 @@ impl Pass for CopyPass {
     }
 
     fn conclude(&self, report: &mut Report) {
-        if self.policy.fsync {
+        if self.policy.fsync && !self.target.forgets {
             // So that what is waited for has them; that they are right at the end is seen to below.
             let _ = self.try_finish_root(&mut Totals::default());
         }

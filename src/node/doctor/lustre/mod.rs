@@ -210,27 +210,21 @@ fn mount_rows(about: About, side: &Lustre) -> Vec<Row> {
         lost("acl", side.acls && !has("noacl"), acls),
     ];
     if about == About::Target {
-        rows.extend(lock_rows(has("localflock"), has("flock")));
+        rows.push(lock_row(has("localflock"), has("flock")));
     }
     rows
 }
 
-/// Nothing is locked in a source. Of directories a Lustre client knows no locks but its own, however it is mounted.
-fn lock_rows(local: bool, shared: bool) -> [Row; 2] {
-    let row = |found: &str, advice| {
-        let verdict = if shared && !local { Verdict::Ok } else { Verdict::Note };
-        Row::new(About::Target, "mount: flock", verdict, found, advice)
+/// Nothing is locked in a source.
+fn lock_row(local: bool, shared: bool) -> Row {
+    let advice = "two jobs on two nodes may take each other's working files for dead, so run one at a time; mind \
+                  programs that lock files, too: mount with -o flock";
+    let (verdict, found) = match (local, shared) {
+        (true, _) => (Verdict::Note, "localflock: locks hold on this node alone"),
+        (false, true) => (Verdict::Ok, "flock: locks hold on all nodes"),
+        (false, false) => (Verdict::Note, "noflock: nothing can be locked (ENOSYS)"),
     };
-    let harmless = "two nodes may write one chunk of a large file at the same time, which does no harm; mind \
-                    programs that lock files: mount with -o flock";
-    let files = match (local, shared) {
-        (true, _) => row("localflock: locks hold on this node alone", harmless),
-        (false, true) => row("flock: locks of files hold on all nodes", ""),
-        (false, false) => row("noflock: files cannot be locked (ENOSYS)", harmless),
-    };
-    let advice = "two jobs on two nodes may take each other's working files for dead: run jobs on one target one after \
-                  the other, on one node, or over a broker";
-    [files, Row::new(About::Target, "locks of directories", Verdict::Note, "hold on this node alone", advice)]
+    Row::new(About::Target, "mount: flock", verdict, found, advice)
 }
 
 /// What new files of the root get, and of the whole filesystem.
