@@ -366,11 +366,11 @@ pub trait Dir: Send + Sync {
 
 /// A directory on several servers: where things lie, and where they shall go. Lustre.
 pub trait Placing: Send + Sync {
-    /// Makes a directory as [`Dir::make_dir`] does, on the first of these MDTs that takes it. Where it lies then, also
-    /// if it was there before.
+    /// Makes a directory as [`Dir::make_dir`] does, on the first of these MDTs that takes it, or else wherever it can
+    /// be. Where it lies then, as far as that can be told, also if it was there before.
     ///
     /// # Errors
-    /// As [`Dir::make_dir`]; of the last MDT, if none takes it.
+    /// As [`Dir::make_dir`]; of the last MDT, if it can be nowhere.
     fn make_dir_on(&self, name: &[u8], mdts: &[u32]) -> Result<(Made, u32)>;
 
     /// The MDT of the directory itself.
@@ -524,7 +524,7 @@ pub trait PartFile: Edit {
         true
     }
 
-    /// Waits until what was written is on stable storage.
+    /// Waits until contents and attributes are on stable storage.
     fn sync(&self) -> Result<()>;
 
     /// Renames the part file over `name` in the same directory, whatever stands there.

@@ -41,15 +41,16 @@ pub(in crate::fs) fn servers(root: BorrowedFd<'_>) -> Servers {
 }
 
 /// All parts of one kind, by index, and the filesystem's name. One that does not answer is not active.
-fn parts_of(held: impl Fn(u32) -> io::Result<sys::Held>) -> (Vec<Mdt>, Option<String>) {
+fn parts_of(held: impl Fn(u32) -> (String, io::Result<sys::Held>)) -> (Vec<Mdt>, Option<String>) {
     let mut found = Vec::new();
     let mut name = None;
     for index in 0..=MAX_INDEX {
-        match held(index) {
-            Ok(held) => {
-                name = name.or_else(|| filesystem_in(&held.name));
-                found.push(part_of(index, &held));
-            }
+        let (part, held) = held(index);
+        name = name.or_else(|| filesystem_in(&part));
+        match held {
+            Ok(held) => found.push(part_of(index, &held)),
+            // It exists, and the error is its own.
+            Err(_) if !part.is_empty() => found.push(Mdt { index, ..Mdt::default() }),
             Err(e) => match Errno::from_io_error(&e) {
                 Some(Errno::AGAIN) => {} // no part has this index
                 // Beyond the last; or a client that does not know the call.
@@ -82,20 +83,25 @@ fn filesystem_in(part: &str) -> Option<String> {
 mod tests {
     use super::*;
 
-    fn held(name: &str, is_closed: bool) -> sys::Held {
-        sys::Held { name: name.into(), is_closed, block_bytes: 4096, blocks: [10, 4], inodes: [100, 40] }
+    type Answer = (String, io::Result<sys::Held>);
+
+    fn held(name: &str, is_closed: bool) -> Answer {
+        (name.into(), Ok(sys::Held { is_closed, block_bytes: 4096, blocks: [10, 4], inodes: [100, 40] }))
+    }
+
+    fn fail(name: &str, errno: i32) -> Answer {
+        (name.into(), Err(io::Error::from_raw_os_error(errno)))
     }
 
     #[test]
     fn parts_are_found_over_holes_and_those_that_do_not_answer_are_not_active() {
-        let fail = |errno: i32| Err(io::Error::from_raw_os_error(errno));
         let (found, name) = parts_of(|index| match index {
-            0 => fail(libc::ENODATA),
-            1 | 3 => fail(libc::EAGAIN),
-            2 => Ok(held("my-fs-MDT0002_UUID", false)),
-            4 => Ok(held("my-fs-MDT0004_UUID", true)),
-            5 => fail(libc::ENOTCONN),
-            _ => fail(libc::ENODEV),
+            0 => fail("", libc::ENODATA),
+            1 | 3 => fail("", libc::EAGAIN),
+            2 => held("my-fs-MDT0002_UUID", false),
+            4 => held("my-fs-MDT0004_UUID", true),
+            5 => fail("", libc::ENOTCONN),
+            _ => fail("", libc::ENODEV),
         });
         assert_eq!(name.as_deref(), Some("my-fs"));
         let shown: Vec<_> = found.iter().map(|m| (m.index, m.active, m.inodes, m.free_inodes)).collect();
@@ -104,8 +110,21 @@ mod tests {
     }
 
     #[test]
+    fn a_part_that_has_a_name_exists_whatever_its_error_is() {
+        for errno in [libc::EAGAIN, libc::ENODEV, libc::EINVAL, libc::ENOTTY, libc::EIO] {
+            let (found, name) = parts_of(|index| match index {
+                0 => fail("my-fs-MDT0000_UUID", errno),
+                1 => held("my-fs-MDT0001_UUID", false),
+                _ => fail("", libc::ENODEV),
+            });
+            let shown: Vec<_> = found.iter().map(|m| (m.index, m.active)).collect();
+            assert_eq!((shown, name.as_deref()), (vec![(0, false), (1, true)], Some("my-fs")), "{errno}");
+        }
+    }
+
+    #[test]
     fn a_client_that_does_not_know_the_call_has_no_parts() {
-        let (found, name) = parts_of(|_| Err(io::Error::from_raw_os_error(libc::ENOTTY)));
+        let (found, name) = parts_of(|_| fail("", libc::ENOTTY));
         assert_eq!((found, name), (Vec::new(), None));
     }
 

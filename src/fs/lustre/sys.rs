@@ -165,8 +165,6 @@ pub enum Part {
 
 /// What one server's part holds.
 pub struct Held {
-    /// Its name: the filesystem's, a dash, its kind and index.
-    pub name: String,
     /// It takes nothing new.
     pub is_closed: bool,
     /// Bytes of one block.
@@ -177,11 +175,13 @@ pub struct Held {
     pub inodes: [u64; 2],
 }
 
-/// What one server's part holds.
+/// The name of one server's part (the filesystem's, a dash, its kind and index), and what it holds. The client tells
+/// the name before it asks the part: whatever the error is, one that has a name exists.
 ///
 /// # Errors
-/// `ENODEV` beyond the last; `EAGAIN` if none has this index; `ENODATA` if it is not active; others if it does not answer.
-pub fn held(root: BorrowedFd<'_>, part: Part, index: u32) -> io::Result<Held> {
+/// Without a name: `ENODEV` beyond the last, `EAGAIN` if none has this index, `ENODATA` if it is not active. Any if it
+/// does not answer.
+pub fn held(root: BorrowedFd<'_>, part: Part, index: u32) -> (String, io::Result<Held>) {
     let kind = match part {
         Part::Mdt => c::LL_STATFS_LMV,
         Part::Ost => c::LL_STATFS_LOV,
@@ -197,15 +197,15 @@ pub fn held(root: BorrowedFd<'_>, part: Part, index: u32) -> io::Result<Held> {
     };
     let mut buffer = packed(head, [&kind.to_ne_bytes(), &index.to_ne_bytes()]);
     // SAFETY: the buffer tells its own length and that of the two structures in it, which live until the call returns.
-    returned(unsafe { libc::ioctl(root.as_raw_fd(), c::IOC_OBD_STATFS as _, buffer.as_mut_ptr()) })?;
+    let asked = returned(unsafe { libc::ioctl(root.as_raw_fd(), c::IOC_OBD_STATFS as _, buffer.as_mut_ptr()) });
     let closed = c::OS_STATFS_READONLY | c::OS_STATFS_NOCREATE | c::OS_STATFS_ENOSPC | c::OS_STATFS_ENOINO;
-    Ok(Held {
-        name: text(&uuid.uuid),
+    let held = asked.map(|_| Held {
         is_closed: statfs.os_state & closed != 0,
         block_bytes: u64::from(statfs.os_bsize),
         blocks: [statfs.os_blocks, statfs.os_bavail],
         inodes: [statfs.os_files, statfs.os_ffree],
-    })
+    });
+    (text(&uuid.uuid), held)
 }
 
 /// What stands before the first NUL.
@@ -324,7 +324,7 @@ mod tests {
             project_at(fd.as_fd(), b"f").err(),
             set_project_at(fd.as_fd(), b"f", 1, 0).err(),
             make_dir_on(fd.as_fd(), b"d", 0o700, 0).err(),
-            held(fd.as_fd(), Part::Ost, 0).err(),
+            held(fd.as_fd(), Part::Ost, 0).1.err(),
         ];
         for error in refused {
             let errno = error.and_then(|e| e.raw_os_error());

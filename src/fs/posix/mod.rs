@@ -149,16 +149,16 @@ impl Filesystem for PosixFs {
     }
 
     fn servers(&self) -> Option<Servers> {
-        self.shared.lustre.as_ref().map(|_| lustre::servers(self.root.as_fd()))
+        self.shared.lustre.as_ref().map(|on_lustre| on_lustre.servers(self.root.as_fd()))
     }
 
     fn barrier(&self, scratch: &dyn Dir) -> Result<()> {
         let fail = |e: Errno| FsError::new(Operation::Flush, e);
-        if self.shared.lustre.is_none() {
+        let Some(on_lustre) = &self.shared.lustre else {
             return rustix::fs::syncfs(&self.root).map_err(fail);
-        }
+        };
         let scratch = scratch.as_any().downcast_ref::<PosixDir>().ok_or_else(|| fail(Errno::XDEV))?;
-        placing::barrier(self.root.as_fd(), scratch, &self.shared)
+        placing::barrier(self.root.as_fd(), scratch, on_lustre)
     }
 
     fn usage(&self) -> Option<Usage> {

@@ -134,7 +134,7 @@ impl PartFile for PosixPart {
     }
 
     fn sync(&self) -> Result<()> {
-        rustix::fs::fdatasync(self.fd()).map_err(|e| FsError::new(Operation::Write, e))
+        rustix::fs::fsync(self.fd()).map_err(|e| FsError::new(Operation::Flush, e))
     }
 
     fn publish(&self, name: &[u8]) -> Result<()> {

@@ -6,14 +6,16 @@ use super::super::{Dir, FsError, Made, Placing, Result};
 use super::dir::PosixDir;
 use super::edit::metadata_of;
 use super::new::{PRIVATE, WRITE_NEW};
-use super::{Shared, open_child, sys, xattr};
+use super::{open_child, sys, xattr};
 use crate::fs::lustre::{self, sys as calls};
-use crate::model::{Kind, Layout, Operation};
+use crate::model::lustre::Mdt;
+use crate::model::{Kind, Layout, Operation, Servers};
 use rustix::fs::{AtFlags, Mode, OFlags, XattrFlags};
 use rustix::io::Errno;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::OnceLock;
+use std::sync::atomic::Ordering;
 
 /// The layout, without what belongs to one client.
 const LAYOUT: &[u8] = b"lustre.lov";
@@ -27,14 +29,40 @@ pub(super) struct OnLustre {
     /// Files whose data are only in an archive may be opened.
     pub(super) recall: bool,
     /// The whole filesystem's default layout, which the client tells of directories that have none: looked up when it
-    /// is first needed.
-    common_default: OnceLock<Option<Vec<u8>>>,
+    /// is first needed. If that failed, it is not known, and nobody asks again.
+    common_default: OnceLock<Result<Option<Vec<u8>>>>,
+    /// MDTs that answered when the root was first asked.
+    answered: OnceLock<Vec<u32>>,
 }
 
 impl OnLustre {
     pub(super) fn new(recall: bool) -> Self {
-        OnLustre { recall, common_default: OnceLock::new() }
+        OnLustre { recall, common_default: OnceLock::new(), answered: OnceLock::new() }
     }
+
+    /// What the root's filesystem is made of.
+    pub(super) fn servers(&self, root: BorrowedFd<'_>) -> Servers {
+        let servers = lustre::servers(root);
+        self.answered.get_or_init(|| answering(&servers.mdts));
+        servers
+    }
+
+    /// MDTs to wait for, of those that there are now.
+    fn awaited(&self, mdts: &[Mdt]) -> Result<Vec<u32>> {
+        let fail = |e: Errno| Err(FsError::new(Operation::Flush, e));
+        let now = answering(mdts);
+        // What was made on one that is lost since may be lost, too.
+        let is_lost = |index: &u32| !now.contains(index);
+        if self.answered.get().is_some_and(|before| before.iter().any(is_lost)) {
+            return fail(Errno::NOTCONN);
+        }
+        if now.is_empty() { fail(Errno::NODEV) } else { Ok(now) }
+    }
+}
+
+/// MDTs that answer. One that takes nothing new (full) does, too.
+fn answering(mdts: &[Mdt]) -> Vec<u32> {
+    mdts.iter().filter(|mdt| mdt.active || mdt.inodes > 0).map(|mdt| mdt.index).collect()
 }
 
 /// A layout's bytes; none if there is none.
@@ -76,7 +104,7 @@ pub(super) fn is_released(fd: BorrowedFd<'_>, size: u64, blocks_512: u64) -> Res
         return Ok(true);
     }
     // A released file shows one block. If this client remembers its layout from before, the server knows better.
-    if size <= 512 || blocks_512 > 1 {
+    if size == 0 || blocks_512 > 1 {
         return Ok(false);
     }
     calls::is_released(fd).or_else(|e| match e.raw_os_error() {
@@ -118,6 +146,9 @@ fn is_refused(e: Errno) -> bool {
             | Errno::NOTCONN
             | Errno::SHUTDOWN
             | Errno::NOENT
+            | Errno::AGAIN
+            | Errno::BUSY
+            | Errno::PROTO
     )
 }
 
@@ -150,9 +181,14 @@ impl PosixDir {
             Err(e) => return Err(fail(e)),
         }
         let child = self.edit(name)?;
+        // The call gives no descriptor: somebody else may have put something else under the name.
+        let made = child.metadata()?;
+        if made.kind != Kind::Directory || made.uid != self.shared.uid.load(Ordering::Relaxed) {
+            return Err(FsError::new(Operation::Open, Errno::STALE));
+        }
         self.drop_inherited(&*child)?;
         // The umask applies, or a default ACL's mask.
-        if child.metadata()?.mode != Mode::RWXU.as_raw_mode() {
+        if made.mode != Mode::RWXU.as_raw_mode() {
             child.set_mode(Mode::RWXU.as_raw_mode())?;
         }
         Ok(Made::New)
@@ -169,13 +205,19 @@ impl PosixDir {
         self.make_dir_over(name, &|aside| self.make_new_dir_on(aside, index).map(drop))
     }
 
+    /// MDT of a directory that is there. That it cannot be told does no harm: it most likely is this one's.
+    fn mdt_of_made(&self, name: &[u8], mdts: &[u32]) -> u32 {
+        let told = self.mdt_of(name).or_else(|_| self.mdt());
+        told.unwrap_or_else(|_| mdts.first().copied().unwrap_or_default())
+    }
+
     fn own_default(&self) -> Result<Option<Vec<u8>>> {
         let own = blob(|buf| rustix::fs::fgetxattr(&self.fd, LAYOUT, buf).map_err(Into::into))?;
         let Some(own) = own else { return Ok(None) };
         let is_own = match xattr::lists(self.at(), OWN_LAYOUT)? {
             Some(is_own) => is_own,
-            // Who may not see the server's attributes can only compare.
-            None => self.common_default()?.as_ref() != Some(&own),
+            // Who may not see the server's attributes can only compare, if there is something to compare with.
+            None => self.common_default().is_ok_and(|common| common.as_ref() != Some(&own)),
         };
         Ok(is_own.then_some(own))
     }
@@ -183,20 +225,30 @@ impl PosixDir {
     /// The whole filesystem's.
     fn common_default(&self) -> Result<Option<Vec<u8>>> {
         let Some(on_lustre) = &self.shared.lustre else { return Ok(None) };
-        if let Some(known) = on_lustre.common_default.get() {
-            return Ok(known.clone());
-        }
-        let top = top_of(self.at()).map_err(|e| FsError::new(Operation::GetLayout, e))?;
-        let found = blob(|buf| rustix::fs::fgetxattr(&top, LAYOUT, buf).map_err(Into::into))?;
-        Ok(on_lustre.common_default.get_or_init(|| found).clone())
+        let found = on_lustre.common_default.get_or_init(|| {
+            let found = default_of_top(self.at());
+            if let Err(e) = &found {
+                tracing::debug!(error = %e, "the filesystem's default layout is not known");
+            }
+            found
+        });
+        found.clone()
     }
 }
 
-/// The uppermost directory of a mount.
+/// Default layout of the uppermost directory of a mount.
+fn default_of_top(at: BorrowedFd<'_>) -> Result<Option<Vec<u8>>> {
+    let top = top_of(at).map_err(|e| FsError::new(Operation::GetLayout, e))?;
+    let path = sys::proc_path(top.as_fd(), None).map_err(|e| FsError::new(Operation::GetLayout, e))?;
+    blob(|buf| rustix::fs::getxattr(&path, LAYOUT, buf).map_err(Into::into))
+}
+
+/// The uppermost directory of a mount, not opened: the way up need not be readable.
 fn top_of(at: BorrowedFd<'_>) -> rustix::io::Result<OwnedFd> {
-    let mut top = open_child(at, b".")?;
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let mut top = rustix::fs::openat(at, ".", flags, Mode::empty())?;
     loop {
-        let up = open_child(top.as_fd(), b"..")?;
+        let up = rustix::fs::openat(&top, "..", flags, Mode::empty())?;
         let (here, above) = (rustix::fs::fstat(&top)?, rustix::fs::fstat(&up)?);
         if here.st_dev != above.st_dev || here.st_ino == above.st_ino {
             return Ok(top);
@@ -211,11 +263,11 @@ impl Placing for PosixDir {
         for &index in mdts {
             match self.make_dir_on_one(name, index) {
                 Ok(Made::New) => return Ok((Made::New, index)),
-                Ok(Made::Existed) => return Ok((Made::Existed, self.mdt_of(name)?)),
+                Ok(Made::Existed) => return Ok((Made::Existed, self.mdt_of_made(name, mdts))),
                 // Where the administrator does not let users choose, the server chooses.
                 Err(e) if matches!(e.errno, libc::EPERM | libc::ENOTTY) => {
                     let made = self.make_dir(name)?;
-                    return Ok((made, self.mdt_of(name)?));
+                    return Ok((made, self.mdt_of_made(name, mdts)));
                 }
                 Err(e) if is_elsewhere(e.errno) => last = e,
                 Err(e) => return Err(e),
@@ -223,8 +275,14 @@ impl Placing for PosixDir {
         }
         // An MDT that cannot be reached does not say that the name is taken.
         match self.stat(name) {
-            Ok(m) if m.kind == Kind::Directory => Ok((Made::Existed, self.mdt_of(name)?)),
-            _ => Err(last),
+            Ok(m) if m.kind == Kind::Directory => Ok((Made::Existed, self.mdt_of_made(name, mdts))),
+            Err(e) if !e.is_absent() => Err(last),
+            _ if mdts.is_empty() => Err(last),
+            // Anywhere is better than nowhere.
+            _ => {
+                let made = self.make_dir(name).map_err(|_| last)?;
+                Ok((made, self.mdt_of_made(name, mdts)))
+            }
         }
     }
 
@@ -275,34 +333,50 @@ fn no_default() -> Vec<u8> {
 }
 
 /// Has everything that was done on any MDT written out: a new file that is synced takes with it what its MDT did before.
-pub(super) fn barrier(root: BorrowedFd<'_>, scratch: &PosixDir, shared: &Shared) -> Result<()> {
-    let mdts = lustre::servers(root).mdts;
-    // Of one that does not answer nothing is known, but then nothing was made there lately either. One that takes
-    // nothing new (full) is asked all the same: if it cannot be waited for, that is an error.
-    let asked: Vec<u32> = mdts.iter().filter(|mdt| mdt.active || mdt.inodes > 0).map(|mdt| mdt.index).collect();
-    if asked.is_empty() {
-        return Err(FsError::new(Operation::Flush, Errno::NODEV));
-    }
-    asked.into_iter().try_for_each(|index| sync_mdt(scratch.at(), index, shared))
+pub(super) fn barrier(root: BorrowedFd<'_>, scratch: &PosixDir, on_lustre: &OnLustre) -> Result<()> {
+    // Of one that never answered nothing is known, but then nothing was made there either.
+    let awaited = on_lustre.awaited(&on_lustre.servers(root).mdts)?;
+    let here = sync_file(scratch.at(), &scratch.shared.aside())?;
+    awaited.into_iter().filter(|index| Some(*index) != here).try_for_each(|index| sync_mdt(scratch, index))
 }
 
-fn sync_mdt(at: BorrowedFd<'_>, index: u32, shared: &Shared) -> Result<()> {
-    let name = shared.aside();
-    calls::make_dir_on(at, &name, Mode::RWXU.as_raw_mode(), index)
-        .map_err(|e| FsError::new(Operation::MakeDirectory, e))?;
-    let synced = sync_in(at, &name);
-    let removed = rustix::fs::unlinkat(at, &name[..], AtFlags::REMOVEDIR);
+fn sync_mdt(scratch: &PosixDir, index: u32) -> Result<()> {
+    let name = scratch.shared.aside();
+    match calls::make_dir_on(scratch.at(), &name, Mode::RWXU.as_raw_mode(), index) {
+        Ok(()) => {}
+        Err(e) if is_forbidden(&e) => return unawaited(index, e, rustix::process::geteuid().is_root()),
+        Err(e) => return Err(FsError::new(Operation::MakeDirectory, e)),
+    }
+    let dir = open_child(scratch.at(), &name).map_err(|e| FsError::new(Operation::Flush, e));
+    let synced = dir.and_then(|dir| sync_file(dir.as_fd(), b"barrier"));
+    let removed = rustix::fs::unlinkat(scratch.at(), &name[..], AtFlags::REMOVEDIR);
     synced?;
     removed.map_err(|e| FsError::new(Operation::Remove, e))
 }
 
-fn sync_in(at: BorrowedFd<'_>, name: &[u8]) -> Result<()> {
+/// May this process not choose where directories lie?
+fn is_forbidden(e: &io::Error) -> bool {
+    matches!(e.raw_os_error(), Some(libc::EPERM | libc::EACCES | libc::EOPNOTSUPP))
+}
+
+/// An MDT that cannot be waited for. Users who may never do that are told, and do without.
+fn unawaited(index: u32, error: io::Error, is_root: bool) -> Result<()> {
+    if is_root {
+        return Err(FsError::new(Operation::Flush, error));
+    }
+    tracing::warn!(mdt = index, %error, "only root can wait until this MDT has written out what was done there");
+    Ok(())
+}
+
+/// Makes a file, syncs it and removes it. Returns its MDT, if that can be told: it need not be the directory's.
+fn sync_file(at: BorrowedFd<'_>, name: &[u8]) -> Result<Option<u32>> {
     let fail = |e: Errno| FsError::new(Operation::Flush, e);
-    let dir = open_child(at, name).map_err(fail)?;
-    let file = rustix::fs::openat(&dir, "barrier", WRITE_NEW, PRIVATE).map_err(fail)?;
+    let file = rustix::fs::openat(at, name, WRITE_NEW, PRIVATE).map_err(fail)?;
     let synced = rustix::fs::fsync(&file);
-    let removed = rustix::fs::unlinkat(&dir, "barrier", AtFlags::empty());
-    synced.and(removed).map_err(fail)
+    let mdt = calls::mdt(file.as_fd()).ok();
+    let removed = rustix::fs::unlinkat(at, name, AtFlags::empty());
+    synced.and(removed).map_err(fail)?;
+    Ok(mdt)
 }
 
 #[cfg(test)]
@@ -334,6 +408,52 @@ mod tests {
     #[test]
     fn full_disks_and_lost_servers_are_not_a_layouts_fault() {
         assert!(is_refused(Errno::INVAL) && is_refused(Errno::RANGE) && is_refused(Errno::OPNOTSUPP));
-        assert!(!is_refused(Errno::NOSPC) && !is_refused(Errno::IO));
+        for passing in [Errno::NOSPC, Errno::IO, Errno::AGAIN, Errno::BUSY, Errno::PROTO] {
+            assert!(!is_refused(passing), "{passing}");
+        }
+    }
+
+    #[test]
+    fn an_mdt_that_answered_once_is_not_passed_over() {
+        let mdt = |index, active, inodes| Mdt { index, active, inodes, ..Mdt::default() };
+        let on_lustre = OnLustre::new(false);
+        let errno = |mdts: &[Mdt]| on_lustre.awaited(mdts).map_err(|e| (e.operation, e.errno));
+        let first = [mdt(0, true, 9), mdt(1, false, 9), mdt(2, false, 0)];
+        assert_eq!(errno(&first), Ok(vec![0, 1]), "a full one answers");
+        assert_eq!(errno(&[mdt(2, false, 0)]), Err((Operation::Flush, libc::ENODEV)));
+        on_lustre.answered.set(answering(&first)).unwrap();
+        assert_eq!(errno(&first), Ok(vec![0, 1]));
+        assert_eq!(errno(&[mdt(0, true, 9), mdt(2, true, 9), mdt(1, true, 9)]), Ok(vec![0, 2, 1]));
+        for lost in [&[mdt(0, true, 9), mdt(1, false, 0)][..], &[mdt(1, true, 9)], &[]] {
+            assert_eq!(errno(lost), Err((Operation::Flush, libc::ENOTCONN)));
+        }
+    }
+
+    #[test]
+    fn an_mdt_that_cannot_be_waited_for_is_an_error_for_root_alone() {
+        for errno in [libc::EPERM, libc::EACCES, libc::EOPNOTSUPP] {
+            let error = || io::Error::from_raw_os_error(errno);
+            assert!(is_forbidden(&error()));
+            assert_eq!(unawaited(1, error(), true), Err(FsError { operation: Operation::Flush, errno }));
+            assert_eq!(unawaited(1, error(), false), Ok(()));
+        }
+        assert!(!is_forbidden(&io::Error::from_raw_os_error(libc::EIO)));
+    }
+
+    #[test]
+    fn the_way_up_ends_where_the_mount_does() {
+        let dir = std::fs::File::open("/proc/self/fd").unwrap();
+        let top = rustix::fs::fstat(top_of(dir.as_fd()).unwrap()).unwrap();
+        let proc = rustix::fs::stat("/proc").unwrap();
+        assert_eq!((top.st_dev, top.st_ino), (proc.st_dev, proc.st_ino));
+        assert_eq!(default_of_top(dir.as_fd()), Ok(None));
+    }
+
+    #[test]
+    fn a_barriers_file_is_gone_afterwards() {
+        let dir = tempfile::tempdir().unwrap();
+        let fd = std::fs::File::open(dir.path()).unwrap();
+        assert_eq!(sync_file(fd.as_fd(), b"barrier"), Ok(None), "no MDT elsewhere than on Lustre");
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
     }
 }

@@ -137,8 +137,8 @@ impl Matcher {
         is_sized && f.older_than.is_none_or(|limit| time < limit) && f.newer_than.is_none_or(|limit| time >= limit)
     }
 
-    /// Does a regular file take part, as far as its layout tells? In a composite one, any component decides; one whose
-    /// data are only in an archive still tells where they lay.
+    /// Does a regular file take part, as far as its layout tells? In a composite one, any component decides. One
+    /// whose data are only in an archive lies on no OST: only its pool still tells.
     pub fn takes_layout(&self, layout: Option<&Layout>) -> bool {
         let Filter { on_osts, pools, .. } = &self.filter;
         let any = |is: &dyn Fn(&Layout) -> bool| layout.is_some_and(is);
