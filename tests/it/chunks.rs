@@ -102,7 +102,24 @@ impl Slow {
         let group = rustix::process::Pid::from_child(&self.0);
         let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
         let _ = self.0.wait();
+        // What was traced holds its locks until it is gone, too.
+        while is_alive(group) {
+            std::thread::yield_now();
+        }
     }
+}
+
+/// Does any thread of a group of processes still run? The first of a process may be over before the others.
+fn is_alive(group: rustix::process::Pid) -> bool {
+    let group = group.as_raw_nonzero().to_string();
+    let listed = |path: PathBuf| fs::read_dir(path).into_iter().flatten().flatten().map(|entry| entry.path());
+    listed("/proc".into()).flat_map(|process| listed(process.join("task"))).any(|thread| {
+        let stat = fs::read_to_string(thread.join("stat")).unwrap_or_default();
+        // After the name, which may hold anything: state, parent, group.
+        let mut words = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
+        let state = words.next();
+        words.nth(1) == Some(&group) && !matches!(state, Some("Z" | "X"))
+    })
 }
 
 impl Drop for Slow {
