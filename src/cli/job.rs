@@ -323,7 +323,9 @@ fn try_run(
         node::doctor::cheap(&spec.source, &spec.target).iter().for_each(|loss| watched.board.note(loss));
     }
     if let Some((_, prepared)) = ready.work.as_ref().filter(|(row, _)| row.access == Access::Make) {
-        let target = prepared.roots().target.as_ref();
+        let (source, target) = (&prepared.roots().source, prepared.roots().target.as_ref());
+        let lost = node::lost_projects(&spec.policy, &source.traits(), &target.traits());
+        lost.iter().for_each(|note| watched.board.note(note));
         node::missing_mdts(&spec.policy.lustre, target).iter().for_each(|note| watched.board.note(note));
     }
     if args.detach {

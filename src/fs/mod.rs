@@ -118,7 +118,7 @@ pub struct Traits {
     pub time_range: (Timestamp, Timestamp),
     /// Nothing is stored (`null://`): what is written cannot be seen again.
     pub forgets: bool,
-    /// Quota projects are kept.
+    /// Quota projects are kept. Of a root that is only read: they are in use there.
     pub projects: bool,
 }
 

@@ -25,7 +25,7 @@ pub use fleet::{follow, listen, reopen, running_between, submit};
 pub use health::Health;
 pub use live::{Live, Times};
 pub use look::{JobLook, Look};
-pub use placing::missing_mdts;
+pub use placing::{lost_projects, missing_mdts};
 pub use roots::{Prepared, prepare};
 pub use single::run_single;
 pub use stats::{OpenOutlet, Stats};

@@ -1,6 +1,7 @@
-//! What a job says of where its directories go, before it begins.
+//! What a job says, before it begins, of where its directories go and of whom its entries belong to.
 
-use crate::fs::Filesystem;
+use crate::fs::{Filesystem, Traits};
+use crate::model::Policy;
 use crate::model::lustre::{LustrePolicy, Placer};
 
 /// MDTs that the policy names and that the target has not, or that are not active. None if all is as it is wanted.
@@ -17,6 +18,12 @@ pub fn missing_mdts(policy: &LustrePolicy, target: &dyn Filesystem) -> Option<St
     }
 }
 
+/// Says that quota projects are wanted, and in use in the source, but cannot be kept in the target.
+pub fn lost_projects(policy: &Policy, source: &Traits, target: &Traits) -> Option<&'static str> {
+    let lost = policy.projects && source.projects && !target.projects && !target.forgets;
+    lost.then_some("the target keeps no quota projects: they are lost")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -24,6 +31,16 @@ mod tests {
     use crate::fs::{self, Options, Side};
     use crate::model::JobId;
     use crate::model::lustre::MdtPolicy;
+
+    #[test]
+    fn projects_that_cannot_be_kept_are_said() {
+        let (has, lacks) = (Traits { projects: true, ..Traits::default() }, Traits::default());
+        let policy = Policy { projects: true, ..Policy::default() };
+        assert!(lost_projects(&policy, &has, &lacks).is_some());
+        assert_eq!(lost_projects(&Policy { projects: false, ..Policy::default() }, &has, &lacks), None);
+        assert_eq!(lost_projects(&policy, &has, &has).or(lost_projects(&policy, &lacks, &lacks)), None);
+        assert_eq!(lost_projects(&policy, &has, &Traits { forgets: true, ..lacks }), None, "nothing is kept there");
+    }
 
     #[test]
     fn what_the_policy_names_in_vain_is_said() {

@@ -8,7 +8,7 @@ use std::process::Command;
 struct Mounted(PathBuf);
 
 impl Mounted {
-    /// One that keeps projects.
+    /// One that keeps projects. Not every kernel counts by them, so only a root of a project says that they are in use.
     fn xfs(scratch: &Scratch) -> Self {
         let image = scratch.join("image");
         sh(&format!("truncate -s 320M {0}; mkfs.xfs -q {0}", q(&image)));
@@ -74,7 +74,7 @@ fn tree(at: &Path) {
         echo n > s/handed/nobodys; chattr -p 0 s/handed/nobodys
         echo c > s/handed/below/deep; echo d > s/plain/one; ln s/plain/one s/plain/two; chattr -p 4000000000 s/plain/one
         head -c 3000000 /dev/urandom > s/handed/large; head -c 3000000 /dev/urandom > s/plain/large; chattr -p 12 s/plain/large
-        echo e > s/none/e; mkfifo s/handed/fifo; ln -s x s/handed/link; touch -d 2001-02-03 s/*/*",
+        echo e > s/none/e; chattr -p 2 s; chattr -p 11 s/plain; mkfifo s/handed/fifo; ln -s x s/handed/link; touch -d 2001-02-03 s/*/*",
         q(at)
     ));
 }
@@ -129,8 +129,46 @@ fn what_is_new_where_another_project_is_handed_down_gets_its_own_all_the_same() 
     sh(&format!("cd {}; echo f > handed/more; chattr -p 20 handed/more; ln plain/one plain/three", q(&source)));
     let ran = copy_ok(&source, &target);
     assert_eq!((ran.total("lost_projects"), ran.total("lost_hard_links")), (0, 0), "{}", ran.stdout);
-    assert_eq!(projects(&target), projects(&source));
+    let mut expected = projects(&source);
+    expected.iter_mut().filter(|(path, ..)| path == "handed/nobodys").for_each(|nobodys| nobodys.1 = 7);
+    assert_eq!(projects(&target), expected);
     assert_identical(&source, &target);
+}
+
+#[test]
+fn what_is_of_no_project_gets_what_the_target_hands_down() {
+    let scratch = Scratch::new();
+    let fs = Mounted::xfs(&scratch);
+    let (source, target) = (fs.0.join("s"), fs.0.join("t"));
+    sh(&format!(
+        "mkdir -p {0}/d {1}/d; echo a > {0}/d/f; head -c 3000000 /dev/urandom > {0}/d/large; echo b > {0}/d/its
+        chattr -p 7 {0}/d/its; chattr -p 2 {0}; chattr -p 42 {1}/d; chattr +P {1}/d",
+        q(&source),
+        q(&target)
+    ));
+    let chunked = ["--chunk-from", "1M", "--chunk-size", "1M"].map(Into::into);
+    let ran = copy(chunked.into_iter().chain([source.clone().into_os_string(), target.clone().into_os_string()]));
+    assert_eq!((ran.code, ran.total("lost_projects")), (0, 0), "{}", ran.stdout);
+    let expected = [(".", 2, false), ("d", 42, true), ("d/f", 42, false), ("d/its", 7, false), ("d/large", 42, false)];
+    let expected = expected.map(|(path, id, inherit)| (path.to_owned(), id, inherit));
+    assert_eq!(projects(&target), expected);
+    assert_identical(&source, &target);
+    assert_eq!(verify(&[], &source, &target).code, 0);
+    assert_eq!(copy_ok(&source, &target).total("updated"), 0);
+    assert_eq!(projects(&target), expected);
+}
+
+#[test]
+fn a_target_that_was_given_a_project_keeps_it_if_the_source_has_none() {
+    let scratch = Scratch::new();
+    let fs = Mounted::xfs(&scratch);
+    let (source, target) = (fs.0.join("s"), fs.0.join("t"));
+    sh(&format!("mkdir -p {0}/d {1}; echo a > {0}/d/f; chattr -p 42 {1}; chattr +P {1}", q(&source), q(&target)));
+    copy_ok(&source, &target);
+    let expected = [(".", 42, true), ("d", 42, true), ("d/f", 42, false)];
+    assert_eq!(projects(&target), expected.map(|(path, id, inherit)| (path.to_owned(), id, inherit)));
+    assert_identical(&source, &target);
+    assert_eq!(verify(&[], &source, &target).code, 0);
 }
 
 #[test]
@@ -144,6 +182,8 @@ fn a_side_without_projects_costs_nothing_and_is_no_difference() {
     assert_eq!(ran.total("lost_projects"), 0, "{}", ran.stdout);
     assert_identical(&source, &target);
     assert_eq!(copy_ok(&source, &target).total("updated"), 0);
+    assert!(ran.stdout.contains("the target keeps no quota projects: they are lost"), "{}", ran.stdout);
+    assert_eq!(verify(&[], &source, &target).code, 0);
 }
 
 #[test]

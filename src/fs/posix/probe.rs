@@ -44,8 +44,7 @@ pub(super) fn traits_unseen(root: BorrowedFd<'_>, shared: &Arc<Shared>) -> Trait
 pub(super) fn traits_unwritten(root: BorrowedFd<'_>) -> Traits {
     // The type of f_type differs between architectures; magic numbers have 32 bits.
     let magic = rustix::fs::fstatfs(root).map_or(0, |s| u64::from(s.f_type as u32));
-    let projects = matches!(project::of_descriptor(root), Ok(Some(_)));
-    Traits { time_granularity_ns: usual_granularity_ns(magic), projects, ..Traits::default() }
+    Traits { time_granularity_ns: usual_granularity_ns(magic), projects: project::are_used(root), ..Traits::default() }
 }
 
 /// What filesystems that are known for coarse times keep of them, by their magic number.

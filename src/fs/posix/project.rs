@@ -3,7 +3,7 @@
 use super::super::{FsError, Result};
 use super::edit::metadata_of;
 use super::file::PosixFile;
-use super::{open_child, sys};
+use super::{mounts, open_child, sys};
 use crate::fs::lustre;
 use crate::model::{Kind, Operation, Project};
 use rustix::fs::{AtFlags, Mode, OFlags};
@@ -38,7 +38,11 @@ pub(super) fn of_child(dir: BorrowedFd<'_>, name: &[u8], on_lustre: bool) -> Res
     if on_lustre {
         // The client answers from what it remembers: this has it look, unless it holds a lock on that.
         let kind = metadata_of(dir, name, AtFlags::SYMLINK_NOFOLLOW)?.kind;
-        let found = read(lustre::sys::project_at(dir, name))?;
+        let found = match lustre::sys::project_at(dir, name) {
+            // Clients before 2.15 have no such call.
+            Err(e) if e.raw_os_error() == Some(libc::ENOTTY) => of_opened(dir, name),
+            found => read(found),
+        }?;
         return Ok(found.map(|p| Project { inherit: p.inherit && kind == Kind::Directory, ..p }));
     }
     match sys::file_attr_at(dir, Some(name)) {
@@ -47,16 +51,35 @@ pub(super) fn of_child(dir: BorrowedFd<'_>, name: &[u8], on_lustre: bool) -> Res
     }
 }
 
-/// As [`of_child`] on kernels before 6.17: what is neither a file nor a directory cannot be asked.
+/// As [`of_child`] on kernels before 6.17, and of old Lustre clients: what is neither a file nor a directory, or may not
+/// be opened, cannot be asked.
 fn of_opened(dir: BorrowedFd<'_>, name: &[u8]) -> Result<Option<Project>> {
     match metadata_of(dir, name, AtFlags::SYMLINK_NOFOLLOW)?.kind {
-        Kind::File => of_descriptor(PosixFile::open(dir, name, false)?.fd()),
-        Kind::Directory => {
-            let fd = open_child(dir, name).map_err(|e| FsError::new(Operation::GetProject, e))?;
-            of_descriptor(fd.as_fd())
-        }
+        Kind::File => PosixFile::open(dir, name, false).map_or_else(unopened, |file| of_descriptor(file.fd())),
+        Kind::Directory => open_child(dir, name)
+            .map_err(|e| FsError::new(Operation::GetProject, e))
+            .map_or_else(unopened, |fd| of_descriptor(fd.as_fd())),
         _ => Ok(None),
     }
+}
+
+/// What may not be opened, or not while somebody has a lease on it, does not tell.
+fn unopened(e: FsError) -> Result<Option<Project>> {
+    if matches!(e.errno, libc::EACCES | libc::EPERM | libc::EWOULDBLOCK) { Ok(None) } else { Err(e) }
+}
+
+/// Are projects in use where a root lies? Found out without writing: elsewhere no entry need be asked.
+pub(super) fn are_used(root: BorrowedFd<'_>) -> bool {
+    if lustre::is_lustre(root) {
+        return true;
+    }
+    let Ok(Some(own)) = of_descriptor(root) else { return false };
+    own.id != 0 || mounts::mount_of(root).is_ok_and(|mount| mount.is_some_and(|m| are_counted(&m.options)))
+}
+
+/// Does the filesystem count by project? XFS says `pqnoenforce` where it counts and limits nothing.
+fn are_counted(options: &[Vec<u8>]) -> bool {
+    options.iter().any(|option| matches!(option.as_slice(), b"prjquota" | b"pquota" | b"pqnoenforce"))
 }
 
 /// The flags with this project's instead of what they say of one.
@@ -114,4 +137,32 @@ pub(super) fn are_kept(file: BorrowedFd<'_>) -> bool {
     // The file is gone in a moment; its space is counted where it was.
     let _ = set(file, before);
     kept
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn projects_are_used_where_the_mount_says_so() {
+        let counted = |options: &str| are_counted(&options.split(',').map(Into::into).collect::<Vec<_>>());
+        assert!(counted("rw,attr2,prjquota") && counted("pquota") && counted("rw,pqnoenforce,noquota"));
+        assert!(!counted("rw,usrquota,grpquota,noprjquota") && !counted(""));
+    }
+
+    #[test]
+    fn what_may_not_be_opened_does_not_tell() {
+        for errno in [libc::EACCES, libc::EPERM, libc::EWOULDBLOCK] {
+            assert_eq!(unopened(FsError { operation: Operation::Open, errno }), Ok(None));
+        }
+        assert!(unopened(FsError { operation: Operation::Open, errno: libc::ENOENT }).is_err());
+    }
+
+    #[test]
+    fn a_client_without_the_call_by_name_is_asked_through_the_opened_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = std::fs::File::create(dir.path().join("f")).unwrap();
+        let fd = std::fs::File::open(dir.path()).unwrap();
+        assert_eq!(of_child(fd.as_fd(), b"f", true), of_descriptor(file.as_fd()));
+    }
 }

@@ -16,7 +16,7 @@ pub struct Wanted<'a> {
     pub metadata: &'a Metadata,
     /// Extended attributes of the source, as far as the policy wants them.
     pub xattrs: &'a Xattrs,
-    /// Quota project of the source; none leaves it alone.
+    /// Quota project that is wanted ([`wanted_project`]); none leaves it alone.
     pub project: Option<Project>,
 }
 
@@ -107,6 +107,12 @@ pub fn project_differs(want: Option<Project>, have: Option<Project>) -> bool {
 /// A project as it is compared: only a directory hands it down.
 pub fn project_of_kind(kind: Kind, project: Option<Project>) -> Option<Project> {
     project.map(|p| Project { inherit: p.inherit && kind == Kind::Directory, ..p })
+}
+
+/// What an entry shall belong to whose source is of this project. Where that is of none, there is no wish: what is new
+/// gets what its directory hands down, and what is there keeps what it has.
+pub fn wanted_project(kind: Kind, source: Option<Project>) -> Option<Project> {
+    project_of_kind(kind, source).filter(|project| project.id != 0)
 }
 
 /// What is made in a directory has its project, if that hands it down.

@@ -16,7 +16,9 @@ mod still;
 mod walk;
 pub(super) mod work;
 
-pub(in crate::pass) use self::attributes::{is_removable, project_differs, project_of_kind, reads_xattrs, wanted};
+pub(in crate::pass) use self::attributes::{
+    is_removable, project_differs, project_of_kind, reads_xattrs, wanted, wanted_project,
+};
 use self::layouts::LayOut;
 use self::links::Links;
 use self::work::Work;

@@ -2,9 +2,9 @@
 //!
 //! A file belongs to its project before it has contents, so that they are charged to nobody else. One exception: a
 //! directory of the target that hands another project down takes no name of it (`EXDEV`), so there the file gets its
-//! name first.
+//! name first. What is of no project in the source is of whichever the target hands down.
 
-use super::attributes::{apply_project, inherited, project_of_kind};
+use super::attributes::{apply_project, inherited, project_of_kind, wanted_project};
 use super::{CopyPass, Pair, Trouble};
 use crate::fs::{Dir, Edit, FsError};
 use crate::model::{Kind, Metadata, Project, Totals};
@@ -31,6 +31,11 @@ impl NewProject {
     /// What it shall belong to before it has its name.
     pub(super) fn early(&self) -> Option<Project> {
         self.want.filter(|_| !self.late)
+    }
+
+    /// What it must be of when it gets its name, if that is not left alone.
+    fn for_name(&self) -> Option<Project> {
+        if self.late { self.have } else { self.want }
     }
 
     /// Before it has contents.
@@ -77,7 +82,7 @@ impl CopyPass {
         target: (&dyn Dir, &[u8]),
         kind: Kind,
     ) -> Result<(Option<Project>, Option<Project>), Trouble> {
-        let want = self.project_of(source.0, source.1, kind).map_err(Trouble::Source)?;
+        let want = wanted_project(kind, self.project_of(source.0, source.1, kind).map_err(Trouble::Source)?);
         if want.is_none() {
             return Ok((None, None));
         }
@@ -92,7 +97,17 @@ impl CopyPass {
         source: impl FnOnce() -> Result<Option<Project>, FsError>,
     ) -> Result<NewProject, Trouble> {
         let want = if self.projects { source().map_err(Trouble::Source)? } else { None };
-        NewProject::new(project_of_kind(kind, want), || pair.project())
+        NewProject::new(wanted_project(kind, want), || pair.project())
+    }
+
+    /// What a file that was made in the pair's target a while ago has to be of to get its name there: the directory may
+    /// hand down another project by now than it did then. None if that does not matter.
+    pub(super) fn project_for_name(&self, pair: &Pair, new: &NewProject) -> Result<Option<Project>, Trouble> {
+        if new.want.is_some() || !self.projects {
+            return Ok(new.for_name());
+        }
+        let dir = pair.project().map_err(Trouble::Target)?;
+        Ok(dir.inherit.then(|| inherited(dir)))
     }
 }
 
@@ -116,9 +131,23 @@ mod tests {
         assert_eq!(plan(project(7, false), project(9, false)), (true, false), "nothing is handed down");
         assert_eq!(plan(project(7, false), project(7, true)), (false, false), "it has it already");
         assert_eq!(plan(project(7, false), project(9, true)), (true, true));
-        assert_eq!(plan(project(0, false), project(9, true)), (true, true));
         assert_eq!(plan(project(7, false), None), (true, false));
-        assert_eq!(plan(project(0, false), None), (false, false));
+    }
+
+    #[test]
+    fn a_file_that_is_named_late_belongs_to_its_directory_until_then() {
+        let for_name = |want, dir: Project| NewProject::new(want, || Ok(dir)).unwrap().for_name();
+        assert_eq!(for_name(project(7, false), Project { id: 9, inherit: true }), project(9, false));
+        assert_eq!(for_name(project(7, false), Project { id: 9, inherit: false }), project(7, false));
+        assert_eq!(for_name(project(7, false), Project { id: 7, inherit: true }), project(7, false));
+    }
+
+    #[test]
+    fn a_source_without_a_project_wishes_for_none() {
+        assert_eq!(wanted_project(Kind::Directory, project(0, true)), None);
+        assert_eq!(wanted_project(Kind::Directory, project(7, true)), project(7, true));
+        assert_eq!(wanted_project(Kind::File, project(7, true)), project(7, false));
+        assert_eq!(wanted_project(Kind::File, None), None);
     }
 
     #[test]

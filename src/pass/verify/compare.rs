@@ -9,7 +9,7 @@ use super::{HALVES, Pair, Trouble, VerifyPass};
 use crate::model::fingerprint::PIECE_BYTES;
 use crate::model::{Finding, Half};
 use crate::pass::Run;
-use crate::pass::copy::project_differs;
+use crate::pass::copy::{project_differs, wanted_project};
 
 /// Buffers that are used again for each entry.
 #[derive(Default)]
@@ -55,7 +55,7 @@ impl VerifyPass {
         if let [Some(source), Some(target)] = looks {
             let besides = !source.labels.is_empty()
                 || !target.labels.is_empty()
-                || project_differs(source.project, target.project);
+                || project_differs(wanted_project(source.metadata.kind, source.project), target.project);
             if scratch.elements[0] != scratch.elements[1] || besides {
                 let path = if name.is_empty() { pair.path.as_bytes().to_vec() } else { pair.path.display_join(name) };
                 let (want, have) = (self.element(&pair.path, name, source), self.element(&pair.path, name, target));

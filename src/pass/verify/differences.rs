@@ -5,6 +5,7 @@ use super::look::Look;
 use crate::fs::Xattrs;
 use crate::model::fingerprint::Element;
 use crate::model::{Finding, Kind, Project, Report, Timestamp, escaped};
+use crate::pass::copy::wanted_project;
 
 /// A value of an attribute is shown up to so many bytes.
 const SHOWN_BYTES: usize = 40;
@@ -35,7 +36,7 @@ pub(super) fn differences(path: &[u8], want: &Element<'_>, have: &Element<'_>, l
     differ("group", number(want.owner.map(|o| o.1.into())), number(have.owner.map(|o| o.1.into())));
     differ("mtime", time(want.mtime), time(have.mtime));
     let [source, target] = looks;
-    if let Some((want, have)) = source.project.zip(target.project) {
+    if let Some((want, have)) = wanted_project(source.metadata.kind, source.project).zip(target.project) {
         differ("project", project(want), project(have));
     }
     compare_xattrs(&source.xattrs, &target.xattrs, true, &mut |f: [String; 3]| all.push(named(path, f)));

@@ -40,7 +40,7 @@ pub struct VerifyPass {
     devices: [u64; 2],
     policy: Policy,
     matcher: Matcher,
-    /// Quota projects are compared: both trees have them.
+    /// Quota projects are compared: both trees have them. Where the source's entry is of none, any will do.
     projects: bool,
     /// Times are cut to it.
     granularity_ns: u32,

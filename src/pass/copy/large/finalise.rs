@@ -57,7 +57,8 @@ impl CopyPass {
         run: &mut Run<'_>,
     ) -> Result<Flow, End> {
         let project = self.new_project(at.pair, Kind::File, || source.project())?;
-        self.dress(at, source, file, before, project.early(), run)?;
+        let for_name = self.project_for_name(at.pair, &project)?;
+        self.dress(at, source, file, before, for_name, run)?;
         let seen = project.seen(file)?;
         if self.policy.fsync {
             // All of it, whoever wrote it on this node; other nodes synced what they marked.
