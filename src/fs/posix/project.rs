@@ -68,13 +68,18 @@ fn unopened(e: FsError) -> Result<Option<Project>> {
     if matches!(e.errno, libc::EACCES | libc::EPERM | libc::EWOULDBLOCK) { Ok(None) } else { Err(e) }
 }
 
+/// XFS keeps projects whether anybody counts by them or not.
+const XFS_MAGIC: u32 = 0x5846_5342;
+
 /// Are projects in use where a root lies? Found out without writing: elsewhere no entry need be asked.
 pub(super) fn are_used(root: BorrowedFd<'_>) -> bool {
     if lustre::is_lustre(root) {
         return true;
     }
     let Ok(Some(own)) = of_descriptor(root) else { return false };
-    own.id != 0 || mounts::mount_of(root).is_ok_and(|mount| mount.is_some_and(|m| are_counted(&m.options)))
+    // The type of f_type differs between architectures; magic numbers have 32 bits.
+    let is_xfs = rustix::fs::fstatfs(root).is_ok_and(|s| s.f_type as u32 == XFS_MAGIC);
+    is_xfs || own.id != 0 || mounts::mount_of(root).is_ok_and(|mount| mount.is_some_and(|m| are_counted(&m.options)))
 }
 
 /// Does the filesystem count by project? XFS says `pqnoenforce` where it counts and limits nothing.
