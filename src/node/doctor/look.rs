@@ -88,8 +88,7 @@ pub fn source_rows(from: &Facts) -> Vec<Row> {
         rows.push(row("NFSv4 ACLs", Verdict::Lost, "the root has one".into(), advice));
     }
     if from.project != 0 {
-        let advice = "project ids are not copied: set them with chattr -p or lfs project where quotas need them";
-        rows.push(row("project ids", Verdict::Lost, format!("the root's is {}", from.project), advice));
+        rows.push(row("project ids", Verdict::Ok, format!("the root's is {}", from.project), ""));
     }
     let ahead = from.changed.sec - Timestamp::now().sec;
     if ahead > FUTURE_SECONDS {

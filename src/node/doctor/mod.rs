@@ -105,6 +105,10 @@ pub fn examine(patient: &Patient<'_>) -> Result<Vec<Row>, NodeError> {
         rows.extend(servers_of_target.iter().flat_map(|side| lustre::rows(About::Target, side)));
         rows.extend(servers_of_source.zip(servers_of_target).and_then(|(from, to)| lustre::between(&from, &to)));
         rows.extend(tried_rows(target, Some((source, &from)), &to));
+        if from.project != 0 {
+            let is_lost = |row: &&mut Row| row.topic == "project ids" && row.verdict == Verdict::Note;
+            rows.iter_mut().filter(is_lost).for_each(|row| row.verdict = Verdict::Lost);
+        }
     } else {
         if let Some(source) = &source {
             let from = facts(source)?;

@@ -1,12 +1,11 @@
 //! Trials of attributes: who may do what, and what else is noted of an entry.
 
 use super::super::edit::timestamps;
-use super::super::sys;
+use super::super::project::are_kept;
 use super::super::xattr::{ACL_ACCESS, ACL_DEFAULT};
 use super::{Bench, Outcome, Trial, Weight, kept, missing};
 use crate::model::Timestamp;
 use rustix::fs::{AtFlags, Gid, IFlags, Mode, Uid, XattrFlags};
-use rustix::io::Errno;
 use std::os::fd::{AsFd, OwnedFd};
 
 /// Values of extended attributes that are tried, in bytes; the last is the most that Linux allows.
@@ -73,7 +72,7 @@ pub(super) const TRIALS: [Trial; 11] = [
     Trial {
         topic: "project ids",
         weight: Weight::Speed,
-        without: "no project quota can be set on the target",
+        without: "quota projects of the source are lost there",
         run: project,
     },
     Trial { topic: "inode flags", weight: Weight::Speed, without: "no chattr on the target", run: flags },
@@ -177,10 +176,7 @@ fn default_acls(bench: &Bench) -> rustix::io::Result<Outcome> {
 
 fn project(bench: &Bench) -> rustix::io::Result<Outcome> {
     let file = bench.file(b"project")?;
-    match sys::project_of(file.as_fd()) {
-        Ok(_) => Ok(kept("yes")),
-        Err(e) => Err(Errno::from_io_error(&e).unwrap_or(Errno::IO)),
-    }
+    Ok(if are_kept(file.as_fd()) { kept("yes") } else { missing("none can be set") })
 }
 
 fn flags(bench: &Bench) -> rustix::io::Result<Outcome> {
