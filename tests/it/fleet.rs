@@ -190,7 +190,7 @@ fn a_blind_worker_takes_no_task(name: &str, hide: &str, role: &str) {
     read_until("working");
     let job = host.copy(&source, &target.join("")).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     read_until(&format!("{role} "));
-    assert_eq!(count(&target.join("")), 2, "only the job's mark is in the target");
+    assert_eq!(count(&target.join("")), 3, "only the job's mark is in the target");
     let _sighted = host.worker("sighted");
     let output = job.wait_with_output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
