@@ -2,7 +2,6 @@
 
 use super::attributes::{Have, Wanted, apply, apply_new, differs, reads_xattrs, same_mtime, wanted};
 use super::project::NewProject;
-use super::still::until_over;
 use super::walk::is_older;
 use super::{CopyPass, Pair, Trouble};
 use crate::broker::Stopped;
@@ -516,9 +515,7 @@ impl CopyPass {
                 other => other.map_err(Trouble::Source)?,
             };
             let mut before = file.at_open().map_err(Trouble::Source)?;
-            if let Some(left) = until_over(before.mtime, Timestamp::now(), self.source_step_ns) {
-                // What is written after it was read must not look like what was read.
-                std::thread::sleep(left);
+            if self.outwait(before.mtime) {
                 before = file.metadata().map_err(Trouble::Source)?;
             }
             if plain_only && before.nlink > 1 && self.policy.hard_links && !self.target.forgets {

@@ -1,7 +1,17 @@
 //! Sources that keep coarse times: two changes of a file within one step of their clock look like one.
 
+use super::CopyPass;
 use crate::model::Timestamp;
 use std::time::Duration;
+
+impl CopyPass {
+    /// Waits until every further change of a source file has a later time than this one: what is written after the file
+    /// was read must not look like what was read. True if it took time, so that the file has to be looked at again.
+    pub(super) fn outwait(&self, changed: Timestamp) -> bool {
+        let left = until_over(changed, Timestamp::now(), self.source_step_ns);
+        left.map(std::thread::sleep).is_some()
+    }
+}
 
 /// From this on a step is long enough for a file to be copied and changed again within it, in ns.
 const COARSE_NS: u32 = 100_000_000;
@@ -14,7 +24,7 @@ fn ns(t: Timestamp) -> i128 {
 
 /// How long until every further change has a later time than `changed`; none if it is so by now, or if that is no time
 /// of now. At most a step.
-pub(super) fn until_over(changed: Timestamp, now: Timestamp, granularity_ns: u32) -> Option<Duration> {
+fn until_over(changed: Timestamp, now: Timestamp, granularity_ns: u32) -> Option<Duration> {
     if granularity_ns < COARSE_NS {
         return None;
     }

@@ -15,14 +15,13 @@ pub use record::{Claim, Record};
 
 use super::entry::{End, Names};
 use super::layouts::{Plan, aligned, stripe_bytes};
-use super::still::until_over;
 use super::work::{absent_is_fine, remove_quietly};
 use super::{CopyPass, Pair, Trouble};
 use crate::broker::Stopped;
 use crate::fs::{Class, FsError, Made, PartFile, aside};
 use crate::model::policy::CHUNK_ALIGN_BYTES;
 use crate::model::task::{Entries, Entry, Part, tag};
-use crate::model::{JobId, Kind, Metadata, RelPath, Task, Timestamp, Totals};
+use crate::model::{JobId, Kind, Metadata, RelPath, Task, Totals};
 use crate::pass::Run;
 use std::collections::HashSet;
 use std::time::Duration;
@@ -331,11 +330,7 @@ impl CopyPass {
     /// The state of the source changed under our hands: what was done is given up, and it is copied in its new state.
     fn restart(&self, at: &Chunked<'_>, run: &mut Run<'_>) -> Result<(), End> {
         let mut now = at.pair.source.stat(at.name);
-        if let Ok(m) = &now
-            && let Some(left) = until_over(m.mtime, Timestamp::now(), self.source_step_ns)
-        {
-            // As in `copy_file`: a further change must look like one.
-            std::thread::sleep(left);
+        if now.as_ref().is_ok_and(|m| self.outwait(m.mtime)) {
             now = at.pair.source.stat(at.name);
         }
         if !self.give_up(at, run)? {
